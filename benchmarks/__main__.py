@@ -1,0 +1,57 @@
+"""`python -m benchmarks COMMAND`: each command is a module of `benchmarks`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+from typing import NoReturn
+
+#: command → its one line in the help
+COMMANDS = {
+    "load": "what one message costs a node, under full load, beside what it costs a bare relay in C",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A mistake is one line; argparse would print the whole usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with status 2."""
+        self.exit(2, f"{self.prog}: {message} (see: {self.prog} --help)\n")
+
+
+def main(words: list[str] | None = None) -> int:
+    """Runs one command; gives its exit status."""
+    parser = Parser(prog="python -m benchmarks", description="Measures twisted_im.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        module = import_module(f"benchmarks.{name}")
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=f"Measures {summary}.",
+            epilog=module.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run, parser=command)
+    options = parser.parse_args(words)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        status: int = options.run(options)
+    except KeyboardInterrupt:
+        print("stopped; nothing is left running", file=sys.stderr)
+        return 130
+    return status
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM ends a run in the same order as Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,446 @@
+"""`python -m benchmarks load`: the cost of one message, all six packets, on a node, beside the C relay of `benchmarks/limit`.
+
+Strategy: for each window, node and limit are measured in turn under the same load, as often as asked, and each time in a fresh
+process; what is printed are the medians. The figure to trust on a machine that others use too is the server's CPU for a message,
+and better still its ratio to the limit's. The load counts every message through; a run in which one was lost or came twice ends
+with status 1, however fast it was.
+
+The load is a program of its own, on another core. It is the C one if there is a compiler and TLS is off, for no Python can saturate
+the C relay, and a relay that waits for its load costs more for each message; else the Python one. A run has one
+driver for all its rows, so a ratio compares like with like.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+import json
+import platform
+import resource
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.build import BuildError, build, compiler
+from benchmarks.servers import (
+    Cores,
+    Server,
+    ServerError,
+    choose_cores,
+    environment,
+    make_certificate,
+    node_command,
+    on_core,
+    profiled,
+    running,
+)
+from twisted_im.tap import STORES, STRATEGIES
+from twisted_im.wire.codec import codec
+from twisted_im.wire.schema import DEFAULT_MAX_BODY, MAX_UID, Command, Kind
+
+EXAMPLES = """
+examples:
+  python -m benchmarks load --quick
+      does it work? a few seconds, figures of no weight
+  python -m benchmarks load --users 1000 --window 1,8 --payload 100 --seconds 5 --store memory
+      the rows of the budget
+  python -m benchmarks load --tls=both --window 1
+      what TLS adds
+  python -m benchmarks load --json > figures.jsonl
+      for programs: one object a line for each combination
+  python -m benchmarks load --window 1 --repeat 1 --profile node.svg
+      where the time goes (py-spy or perf must be there)
+
+The server runs on one core and the load on another; CPU is the server's own user and system time, from /proc.
+"""
+
+#: What --quick changes, unless it is said.
+QUICK: dict[str, Any] = {"users": 40, "seconds": 0.5, "warmup": 0.2, "repeat": 1}
+FULL: dict[str, Any] = {"users": 1000, "seconds": 5.0, "warmup": 1.0, "repeat": 3}
+
+MAX_PAYLOAD = DEFAULT_MAX_BODY - codec(Kind.NOTIFY, Command.MESSAGE).fixed.size - MAX_UID
+SPARE_FILES = 100  #: descriptors that a server needs besides its connections
+
+#: Above this share of its core a program counts as busy: a load may then be what limits the rate, and a server waits for nobody.
+BUSY = 0.9
+
+#: The status of a load that the server's own bounds rule out.
+UNFIT = 2
+
+#: What one run of the load measured, under the names of its output.
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One row: what is measured, and how hard it is loaded."""
+
+    strategy: str
+    store: str
+    tls: bool
+    window: int
+
+    def __str__(self) -> str:
+        return f"{self.strategy}, {self.store}{', TLS' if self.tls else ''}, window {self.window}"
+
+
+class RunError(Exception):
+    """A measurement did not come to its end; the text is for people."""
+
+
+class UnfitError(Exception):
+    """The server cannot be loaded as the options say; the text is one line that says what to do."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of this command."""
+    add = parser.add_argument
+    add("--users", type=_whole(2), metavar="N", help=f"users, in pairs [default: {FULL['users']}]")
+    add("--window", type=_each(_whole(1)), default=[1, 8], metavar="N,…", help="messages of each user in flight [default: 1,8]")
+    add("--payload", type=_whole(0, MAX_PAYLOAD), default=100, metavar="BYTES", help="content of a message [default: 100]")
+    add("--seconds", type=_duration, metavar="S", help=f"how long each measurement lasts [default: {FULL['seconds']:g}]")
+    add("--warmup", type=_duration, metavar="S", help=f"load before it [default: {FULL['warmup']:g}]")
+    add("--repeat", type=_whole(1), metavar="N", help=f"how often; medians are shown [default: {FULL['repeat']}]")
+    add("--strategy", type=_each(_among(STRATEGIES)), default=["single"], metavar="NAME,…", help="[default: single]")
+    add("--store", type=_each(_among(STORES)), default=["memory"], metavar="NAME,…", help="[default: memory]")
+    add("--tls", nargs="?", choices=("off", "on", "both"), const="on", default="off", help="TLS between load and node [default: off]")
+    add("--driver", choices=("auto", "c", "python"), default="auto", help="which load drives [default: c, if it can]")
+    add("--no-limit", dest="limit", action="store_false", help="leave the C relay out; ratios are null then")
+    add("--node-args", type=shlex.split, default=[], metavar="WORDS", help="more options for the node: --node-args='--window 32'")
+    add("--profile", type=Path, metavar="FILE", help="record where the node spends its time; the row's name is added to FILE's")
+    add("--quick", action="store_true", help=f"{QUICK['users']} users, {QUICK['seconds']:g} s, once, unless said otherwise")
+    add("--json", action="store_true", help="one JSON object a line for each combination, instead of a table")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measures all combinations; gives the exit status."""
+    parser: argparse.ArgumentParser = options.parser
+    for name, value in (QUICK if options.quick else FULL).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    if options.users % 2:
+        parser.error(f"--users takes an even number, for users write in pairs: {options.users + 1}, say")
+    if problem := _raise_file_limit(options.users + SPARE_FILES):
+        parser.error(problem)
+    transports = {"off": [False], "on": [True], "both": [False, True]}[options.tls]
+    if options.driver == "c" and (True in transports or compiler() is None):
+        parser.error("--driver=c needs a C compiler, and cannot speak TLS; leave it out, or take --driver=python")
+    combinations = [Combination(*values) for values in itertools.product(options.strategy, options.store, transports, options.window)]
+    bench = Bench(options, combinations)
+    try:
+        rows = bench.measure()
+    except UnfitError as error:
+        parser.error(str(error))
+    except (RunError, ServerError, BuildError) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        for row in rows:
+            print(json.dumps(row))
+    else:
+        bench.show(rows)
+    faults = [f"{_name(row)}, window {row['window']}: {fault}" for row in rows for fault in row["faults"]]
+    for fault in faults + bench.limit_faults:
+        print(f"WRONG: {fault}", file=sys.stderr)
+    return 1 if faults or bench.limit_faults else 0
+
+
+class Bench:
+    """One run of this command.
+
+    Args:
+        options: the options, complete.
+        combinations: the rows to measure.
+    """
+
+    def __init__(self, options: argparse.Namespace, combinations: Sequence[Combination]) -> None:
+        self._options = options
+        self._combinations = combinations
+        self._cores: Cores = choose_cores()
+        self.driver: str = options.driver
+        if self.driver == "auto":
+            self.driver = "python" if any(c.tls for c in combinations) or compiler() is None else "c"
+        self._with_limit: bool = options.limit and compiler() is not None
+        self._limits: dict[int, list[Figures]] = {window: [] for window in options.window}
+        self._nodes: dict[Combination, list[Figures]] = {combination: [] for combination in combinations}
+        self.limit_faults: list[str] = []
+
+    def measure(self) -> list[Figures]:
+        """Runs everything; gives one row for each combination.
+
+        Raises:
+            RunError: the load could not be brought to its end.
+            UnfitError: the options ask for more than a server takes.
+            ServerError: a server did not start.
+            BuildError: the compiler refused a source.
+        """
+        if not self._cores.apart:
+            _say("this machine lends only one core: load and server share it, so rates and latencies mean little")
+        if self._options.limit and not self._with_limit:
+            _say("no C compiler: there is no limit to compare with (on Debian: apt-get install gcc)")
+        with tempfile.TemporaryDirectory(prefix="twisted_im-benchmarks-") as name:
+            folder = Path(name)
+            if any(combination.tls for combination in self._combinations):
+                make_certificate(folder)
+            for turn in range(1, self._options.repeat + 1):
+                for window in dict.fromkeys(self._options.window):
+                    if self._with_limit:
+                        self._limits[window].append(self._measure_limit(turn, window, folder))
+                    for combination in self._combinations:
+                        if combination.window == window:
+                            self._nodes[combination].append(self._measure_node(turn, combination, folder))
+        for window, runs in self._limits.items():
+            self.limit_faults += [f"the limit, window {window}: {fault}" for figures in runs for fault in judge(figures)]
+        return [self._row(combination, runs) for combination, runs in self._nodes.items()]
+
+    def _measure_limit(self, turn: int, window: int, folder: Path) -> Figures:
+        with running("relay", [str(build("relay"))], self._cores.server, folder) as server:
+            figures = self._drive(server, window, None)
+        self._progress(turn, f"limit, window {window}", figures)
+        return figures
+
+    def _measure_node(self, turn: int, combination: Combination, folder: Path) -> Figures:
+        certificate = folder if combination.tls else None
+        command = node_command(combination.strategy, combination.store, certificate, self._options.node_args)
+        with (
+            tempfile.TemporaryDirectory(dir=folder, prefix="node-") as own,
+            running("node", command, self._cores.server, Path(own)) as server,
+            self._profile(server, combination),
+        ):
+            figures = self._drive(server, combination.window, certificate and certificate / "cert.pem")
+        self._progress(turn, str(combination), figures)
+        return figures
+
+    @contextmanager
+    def _profile(self, server: Server, combination: Combination) -> Iterator[None]:
+        wanted: Path | None = self._options.profile
+        if wanted is None:
+            yield
+            return
+        words = [wanted.stem, combination.strategy, combination.store, *(["tls"] if combination.tls else []), f"w{combination.window}"]
+        output = wanted.absolute().with_name("-".join(words) + wanted.suffix)
+        with on_core(self._cores.load) if self._cores.apart else nullcontext(), profiled(server.pid, output):
+            yield
+        if output.exists():
+            _say(f"profile: {output}")
+
+    def _drive(self, server: Server, window: int, authority: Path | None) -> Figures:
+        """One run of the load against a server; `authority` is the certificate to trust, for TLS."""
+        options = self._options
+        command = [str(build("load"))] if self.driver == "c" else [sys.executable, "-m", "benchmarks.load_loop"]
+        values: dict[str, object] = {"port": server.port, "pid": server.pid, "users": options.users, "window": window}
+        values |= {"payload": options.payload, "seconds": options.seconds, "warmup": options.warmup}
+        command += [f"--{name}={value}" for name, value in values.items()]
+        if authority is not None:
+            command.append(f"--ca={authority}")
+        with on_core(self._cores.load):
+            outcome = subprocess.run(
+                command,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                start_new_session=True,
+            )
+        if outcome.returncode == UNFIT:
+            raise UnfitError(outcome.stderr.strip().removeprefix("load: "))
+        if outcome.returncode:
+            told = outcome.stderr.strip() or f"the load ended with status {outcome.returncode}"
+            raise RunError(f"{told}\nThe end of the {server.name}'s log:\n{server.told()}")
+        figures: Figures = json.loads(outcome.stdout)
+        return figures
+
+    def _progress(self, turn: int, what: str, figures: Figures) -> None:
+        _say(
+            f"{turn}/{self._options.repeat} {what}: {figures['delivered_per_s']:,.0f}/s, {figures['cpu_us_per_message']:.2f} µs "
+            f"(load {figures['load_cpu_us_per_message']:.2f} µs)"
+        )
+
+    def _row(self, combination: Combination, runs: list[Figures]) -> Figures:
+        own, limit = medians(runs), medians(self._limits[combination.window])
+        cpu, limit_cpu = own["cpu_us_per_message"], limit.get("cpu_us_per_message")
+        return {
+            "strategy": combination.strategy,
+            "store": combination.store,
+            "tls": combination.tls,
+            "users": self._options.users,
+            "window": combination.window,
+            "payload": self._options.payload,
+            "delivered_per_s": own["delivered_per_s"],
+            "cpu_us_per_message": cpu,
+            "ratio_to_limit": round(cpu / limit_cpu, 3) if limit_cpu else None,
+            "limit_cpu_us_per_message": limit_cpu,
+            "limit_delivered_per_s": limit.get("delivered_per_s"),
+            "limit_core_share": limit.get("server_core_share"),
+            "p50_ms": own["p50_ms"],
+            "p99_ms": own["p99_ms"],
+            "p999_ms": own["p999_ms"],
+            "rss_kib_per_connection": own["rss_kib_per_connection"],
+            "logins_per_s": own["logins_per_s"],
+            "receipts_per_message": round(sum(f["receipts_told"] for f in runs) / max(1, sum(f["delivered"] for f in runs)), 4),
+            "load_cpu_us_per_message": own["load_cpu_us_per_message"],
+            "server_core_share": own["server_core_share"],
+            "load_core_share": own["load_core_share"],
+            "driver": self.driver,
+            "seconds": self._options.seconds,
+            "repeat": self._options.repeat,
+            "faults": [fault for figures in runs for fault in judge(figures)],
+            "cores_apart": self._cores.apart,
+            "python": platform.python_version(),
+            "machine": _machine(),
+            "date": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        }
+
+    def show(self, rows: Sequence[Figures]) -> None:
+        """Prints the rows for people, the limit's among them."""
+        lines, seen = [], set()
+        for row in sorted(rows, key=lambda row: row["window"]):
+            if self._with_limit and row["window"] not in seen:
+                seen.add(row["window"])
+                lines.append(_line("limit (C, no store)", row["window"], medians(self._limits[row["window"]]), 1.0))
+            lines.append(_line(_name(row), row["window"], row, row["ratio_to_limit"]))
+        heads = ["", "window", "delivered/s", "CPU/msg", "× limit", "p50", "p99", "KiB/conn.", "logins/s"]
+        _print_table(heads, lines)
+        first = rows[0]
+        print(
+            f"{first['users']} users, {first['payload']} bytes, medians of {first['repeat']} × {first['seconds']:g} s; "
+            f"load in {'C' if self.driver == 'c' else 'Python'}; Python {first['python']}; {first['machine']}"
+        )
+        for row in rows:
+            if row["load_core_share"] > BUSY and row["load_core_share"] > row["server_core_share"]:
+                print(f"{_name(row)}, window {row['window']}: the load was busier than the server; trust the CPU here, not the rate.")
+        for window, runs in self._limits.items():
+            if runs and medians(runs)["server_core_share"] < BUSY:
+                print(f"limit, window {window}: it waited for the load or for its core, which costs it more a message; the ratio flatters.")
+
+
+def judge(figures: Figures) -> list[str]:
+    """What is wrong with a run, one line each: every message that was sent must have made its whole way, once."""
+    counts = {name: figures[name] for name in ("sent", "accepted", "delivered", "receipted")}
+    faults = []
+    if len(set(counts.values())) != 1:
+        faults.append("messages were lost: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+    if figures["duplicates"]:
+        faults.append(f"{figures['duplicates']} messages came twice or too late")
+    if figures["errors"]:
+        faults.append(f"{figures['errors']} frames did not fit, the first at {figures['first_error']}")
+    if not figures["delivered_per_s"]:
+        faults.append("nothing was delivered while it was measured: choose fewer users, or more seconds")
+    return faults
+
+
+def medians(runs: Sequence[Figures]) -> Figures:
+    """The median of each figure over several runs; nothing if there were none."""
+    names = [name for name, value in runs[0].items() if isinstance(value, int | float)] if runs else []
+    return {name: round(statistics.median(figures[name] for figures in runs), 4) for name in names}
+
+
+def _name(row: Figures) -> str:
+    return f"{row['strategy']}, {row['store']}{', TLS' if row['tls'] else ''}"
+
+
+def _line(name: str, window: int, figures: Figures, ratio: float | None) -> list[str]:
+    return [
+        name,
+        str(window),
+        f"{figures['delivered_per_s']:,.0f}",
+        f"{figures['cpu_us_per_message']:.2f} µs",
+        "–" if ratio is None else f"{ratio:.2f}",
+        f"{figures['p50_ms']:.2f} ms",
+        f"{figures['p99_ms']:.2f} ms",
+        f"{figures['rss_kib_per_connection']:.1f}",
+        f"{figures['logins_per_s']:,.0f}",
+    ]
+
+
+def _print_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """With rich if it is installed, else in plain columns."""
+    if importlib.util.find_spec("rich") is not None:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*heads)
+        for column in table.columns[1:]:
+            column.justify = "right"
+            column.no_wrap = True
+        for line in lines:
+            table.add_row(*line)
+        console = Console()
+        console.print(table) if console.is_terminal else Console(width=160).print(table)
+        return
+    widths = [max(len(line[i]) for line in (heads, *lines)) for i in range(len(heads))]
+    for line in (heads, *lines):
+        print(line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)), sep="  ")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _machine() -> str:
+    """The processor's name and the number of cores."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.machine()}, {len(models) or 1} cores"
+
+
+def _raise_file_limit(needed: int) -> str:
+    """Lets this process and its children open as many files; gives what to do if they may not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            return f"--users needs {needed} open files, and {hard} are allowed here: at most {hard - SPARE_FILES} users, or raise ulimit -n"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return ""
+
+
+def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
+
+    def whole(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < low or (high is not None and int(text) > high):
+            raise argparse.ArgumentTypeError(f"takes a whole number {bounds}, not {text!r}")
+        return int(text)
+
+    return whole
+
+
+def _duration(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.05 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"takes seconds, from 0.05 to 3600, not {text!r}")
+    return seconds
+
+
+def _among(known: dict[str, Any]) -> Callable[[str], str]:
+    def among(text: str) -> str:
+        if text.partition(":")[0] not in known:
+            raise argparse.ArgumentTypeError(f"takes {', '.join(sorted(known))}, not {text!r}")
+        return text
+
+    return among
+
+
+def _each(read: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """The same for a list with commas."""
+
+    def each(text: str) -> list[Any]:
+        return [read(part) for part in text.split(",")]
+
+    return each

@@ -1,0 +1,264 @@
+"""Starts and stops what is measured: a node as an operator would start it, or the C relay; each in its own process, on its own core.
+
+Strategy: a context manager owns each process, so whatever ends a run — its end, a fault, Ctrl-C — also ends the process. A server is
+ready when its log says that it listens; nothing sleeps and hopes. Children stand in a session of their own, so that a Ctrl-C in the
+terminal reaches only the program that then stops them in order.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import twisted_im
+
+READY_SECONDS = 20.0  #: until a server must listen; a cold start of Python and OpenSSL takes below two
+STOP_SECONDS = 10.0  #: from SIGTERM until SIGKILL
+TAIL_LINES = 15  #: of a server's log, shown when it fails
+
+_RELAY_LISTENS = re.compile(r"listening (\S+:\d+)$")
+
+
+class ServerError(Exception):
+    """A server did not start, or what it needs is not there."""
+
+
+@dataclass(frozen=True)
+class Cores:
+    """Which core is whose.
+
+    Attributes:
+        server: the core of what is measured.
+        load: the core of the load; the same one if the machine has no other.
+    """
+
+    server: int
+    load: int
+
+    @property
+    def apart(self) -> bool:
+        """Whether the two are different cores, as a measurement needs."""
+        return self.server != self.load
+
+
+def choose_cores() -> Cores:
+    """The first core that this process may use for the load (interrupts like it too), the last for the server."""
+    usable = sorted(os.sched_getaffinity(0))
+    return Cores(server=usable[-1], load=usable[0])
+
+
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """Whatever is started inside runs on one core, with every thread that it will ever make."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@dataclass
+class Server:
+    """A running server.
+
+    Attributes:
+        name: for messages.
+        process: its process.
+        port: where it listens on 127.0.0.1.
+        tail: the last lines of its log.
+    """
+
+    name: str
+    process: subprocess.Popen[str]
+    port: int = 0
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+
+    @property
+    def pid(self) -> int:
+        """The process whose CPU and memory are read."""
+        return self.process.pid
+
+    def told(self) -> str:
+        """The tail of the log as one text."""
+        return "\n".join(self.tail) or "(it wrote nothing)"
+
+
+@contextmanager
+def running(name: str, command: Sequence[str], core: int, folder: Path) -> Iterator[Server]:
+    """Starts a server, waits until it listens, and stops it in the end.
+
+    Args:
+        name: for messages.
+        command: what to run.
+        core: where to run it.
+        folder: its working directory.
+
+    Raises:
+        ServerError: it ended, or did not listen in time; the text holds the tail of its log.
+    """
+    with on_core(core):
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    server, ready = Server(name, process), threading.Event()
+    reader = threading.Thread(target=_read_log, args=(server, ready), name=f"log of {name}", daemon=True)
+    try:
+        reader.start()
+        in_time = ready.wait(READY_SECONDS)
+        if not server.port:
+            fault = f"did not listen within {READY_SECONDS:g} s"
+            if in_time:
+                fault = f"ended with status {process.wait(STOP_SECONDS)} before it listened"
+            raise ServerError(f"the {name} {fault}. The end of its log:\n{server.told()}")
+        yield server
+    finally:
+        stop(process)
+        reader.join(STOP_SECONDS)
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """Ends a process: asked first, and told after a while."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+
+def _read_log(server: Server, ready: threading.Event) -> None:
+    """Reads until the log ends, so that the server never waits for a full pipe."""
+    assert server.process.stdout is not None
+    with server.process.stdout as lines:
+        for line in lines:
+            server.tail.append(line.rstrip("\n"))
+            if not server.port and (port := _port_in(line)):
+                server.port = port
+                ready.set()
+    ready.set()
+
+
+def _port_in(line: str) -> int:
+    """The port that a line of a log names, if it says that the server listens; else 0."""
+    line = line.lstrip("\x1e")  # RFC 7464's mark, which twist puts before each object
+    found = _RELAY_LISTENS.match(line)
+    address = found.group(1) if found else ""
+    if line.startswith("{"):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            return 0
+        if event.get("event") == "listening":
+            address = str(event.get("address", ""))
+    port = address.rpartition(":")[2]
+    return int(port) if port.isdigit() else 0
+
+
+def environment() -> dict[str, str]:
+    """The environment of the children: this one, with the package that was imported here in front."""
+    root = str(Path(twisted_im.__file__).parents[1])
+    benchmarks = str(Path(__file__).parents[1])
+    older = os.environ.get("PYTHONPATH")
+    paths = dict.fromkeys([root, benchmarks, *([older] if older else [])])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def node_command(strategy: str, store: str, certificate: Path | None, more: Sequence[str]) -> list[str]:
+    """The command line of a node on a free port of the loopback.
+
+    Args:
+        strategy: for --strategy.
+        store: for --store.
+        certificate: the folder of `make_certificate`, for TLS; None for plain TCP.
+        more: options after these.
+    """
+    endpoint = "tcp:0:interface=127.0.0.1"
+    if certificate is not None:
+        endpoint = f"ssl:0:privateKey={certificate}/key.pem:certKey={certificate}/cert.pem:interface=127.0.0.1"
+    return [
+        *(sys.executable, "-m", "twisted", "im", f"--strategy={strategy}", f"--store={store}", f"--listen={endpoint}"),
+        *("--auth=anonymous", *more),
+    ]
+
+
+def make_certificate(folder: Path) -> None:
+    """Writes key.pem and cert.pem for localhost, good for a day, signed by nobody else.
+
+    Raises:
+        ServerError: the package `cryptography` is not installed.
+    """
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.x509.oid import NameOID
+    except ImportError as error:
+        raise ServerError("--tls makes a certificate with the package cryptography: pip install cryptography") from error
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "key.pem").write_bytes(secret)
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+
+@contextmanager
+def profiled(pid: int, output: Path) -> Iterator[None]:
+    """Records where a process spends its time, with py-spy or else perf, while the body runs.
+
+    Raises:
+        ServerError: neither of them is installed.
+    """
+    if py_spy := shutil.which("py-spy"):
+        command = [py_spy, "record", "--nonblocking", "-p", str(pid), "-o", str(output)]
+    elif perf := shutil.which("perf"):
+        command = [perf, "record", "-q", "-g", "-p", str(pid), "-o", str(output)]
+    else:
+        raise ServerError("--profile needs py-spy or perf: pip install py-spy")
+    recorder = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        yield
+    finally:
+        if recorder.poll() is None:
+            recorder.send_signal(signal.SIGINT)
+        try:
+            _, told = recorder.communicate(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            recorder.kill()
+            _, told = recorder.communicate()
+        if not output.exists():
+            print(f"no profile was written: {told.strip()}", file=sys.stderr)

@@ -1,0 +1,108 @@
+"""The load benchmark: that its figures are all there, and that it would notice a server that loses or doubles messages.
+
+Strategy: the program is run as its users run it, in its short form. What it must notice is planted in the relay at compile time, and
+both loads, the C one and the Python one, must find it.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.build import build, compiler
+from benchmarks.load import judge
+from benchmarks.servers import choose_cores, environment, running
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the benchmark reads CPU and memory from /proc: Linux only")
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler, so neither the limit nor the C load can be built")
+
+NEVER_NULL = {
+    *("strategy", "store", "tls", "users", "window", "payload", "delivered_per_s", "cpu_us_per_message", "p50_ms", "p99_ms", "p999_ms"),
+    *("rss_kib_per_connection", "logins_per_s", "driver", "seconds", "repeat", "python", "machine", "date"),
+}
+OF_THE_LIMIT = {"ratio_to_limit", "limit_cpu_us_per_message", "limit_delivered_per_s", "limit_core_share"}
+
+
+def bench(*words: str) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m benchmarks load`."""
+    command = [sys.executable, "-m", "benchmarks", "load", *words]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+
+
+def rows(outcome: subprocess.CompletedProcess[str]) -> list[dict[str, object]]:
+    """The JSON objects that it printed, after a look at its status."""
+    assert outcome.returncode == 0, outcome.stderr
+    return [json.loads(line) for line in outcome.stdout.splitlines()]
+
+
+def test_short_run_gives_every_figure() -> None:
+    """If this fails, `--json` lacks figures that the budget is judged by, or a node loses messages under load."""
+    found = rows(bench("--quick", "--json", "--window", "1,8"))
+    assert [row["window"] for row in found] == [1, 8]
+    for row in found:
+        assert all(row[name] is not None for name in NEVER_NULL)
+        assert all((row[name] is None) == (compiler() is None) for name in OF_THE_LIMIT)
+        assert row["faults"] == []
+        assert row["receipts_per_message"] == 1
+        assert all(isinstance(row[name], float) and row[name] for name in ("delivered_per_s", "cpu_us_per_message", "p50_ms"))
+
+
+def test_short_run_under_tls() -> None:
+    """If this fails, the cost of TLS cannot be measured, or messages are lost under TLS."""
+    (row,) = rows(bench("--quick", "--json", "--tls", "--window", "8", "--no-limit"))
+    assert row["tls"] is True
+    assert row["driver"] == "python"
+    assert row["faults"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["--users", "3"], "even number"),
+        (["--window", "8,none"], "at least 1, not 'none'"),
+        (["--store", "cellar"], "takes memory"),
+        (["--users", "2000000000"], "ulimit -n"),
+    ],
+)
+def test_wrong_option_is_one_line(words: list[str], advice: str) -> None:
+    """If this fails, who mistypes an option gets a page of usage or a traceback instead of a line that says what to do."""
+    outcome = bench("--quick", *words)
+    assert outcome.returncode == 2
+    assert len(outcome.stderr.splitlines()) == 1
+    assert advice in outcome.stderr
+
+
+@needs_compiler
+@pytest.mark.parametrize("driver", ["c", "python"])
+@pytest.mark.parametrize(("planted", "fault"), [("PLANT_LOSS=50", "messages were lost"), ("PLANT_DOUBLE=50", "came twice")])
+def test_load_notices_what_a_server_does_wrong(driver: str, planted: str, fault: str, tmp_path: Path) -> None:
+    """If this fails, a server that loses or doubles messages gets good figures."""
+    load = [str(build("load"))] if driver == "c" else [sys.executable, "-m", "benchmarks.load_loop"]
+    words = ["--users=10", "--window=8", "--seconds=0.2", "--warmup=0.1", "--patience=0.5"]
+    with running("relay", [str(build("relay", planted))], choose_cores().server, tmp_path) as server:
+        command = [*load, f"--port={server.port}", f"--pid={server.pid}", *words]
+        outcome = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+    assert any(fault in line for line in judge(json.loads(outcome.stdout)))
+
+
+@needs_compiler
+def test_limit_outlives_garbage(tmp_path: Path) -> None:
+    """If this fails, one broken frame ends the relay, and with it a whole run of the benchmark."""
+    garbage = [b"\xff" * 64, b"GET / HTTP/1.1\r\n\r\n", bytes(16), b"\x00\x00\x00\x02\x01\x00\x01\x02" + bytes(10)]
+    hello = b"\x00\x00\x00\x0e\x01\x00\x01\x01" + bytes(8) + b"\x01\x01" + bytes(12)
+    with running("relay", [str(build("relay"))], choose_cores().server, tmp_path) as server:
+        address = ("127.0.0.1", server.port)
+        with socket.create_connection(address, timeout=10) as innocent:
+            for data in garbage:
+                with socket.create_connection(address, timeout=10) as stranger:
+                    stranger.sendall(data)
+                    assert stranger.recv(1) == b""
+            innocent.sendall(hello)
+            assert innocent.recv(8)[4:] == b"\x01\x01\x01\x01"
+        assert server.process.poll() is None

@@ -1,0 +1,689 @@
+"""The client against a real server on real sockets: what applications and people notice.
+
+Strategy: connections are cut where it hurts, by the client's own `abort` or by the server's side; stores lose answers on demand. The rules
+themselves are tried in tests/core/test_delivery.py; here it is their wiring.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.protocol import Factory, Protocol
+
+from tests.client.party import Party
+from twisted_im.client.client import Client
+from twisted_im.client.state import FileState, Kept, MemoryState
+from twisted_im.client.values import Accepted, LeftOut, Life, Message
+from twisted_im.core.connection import Limits
+from twisted_im.errors import Disconnect, ImError, LocalProtocolError, Status
+from twisted_im.storage.memory import MemoryStore
+from twisted_im.wire.codec import CODECS, frame, notify
+from twisted_im.wire.schema import Command, Kind, ReceiptType, SignalType
+
+
+class TestDelivery(Party):
+    """Messages there and back, whatever happens to the connections."""
+
+    async def test_messages_arrive_on_every_other_device(self) -> None:
+        """If this fails, a person with two devices misses messages on one of them, or sees their own twice."""
+        await self.serve()
+        alice, bob, tablet = await self.online("alice", "bob", "alice")
+        sending = alice.send("bob", "hello")
+        self.assertEqual(sending.client_id, b"")
+        accepted = await sending.accepted
+        self.assertEqual((accepted.seq, sending.outcome), (1, accepted))
+        bob.send("alice", {"n": 1})
+        await self.until(lambda: len(self.shown[tablet]) == 2)
+        self.assertEqual(self.texts(bob), ["hello"])
+        self.assertEqual(self.texts(alice), ['{"n":1}'])
+        self.assertEqual(self.texts(tablet), ["hello", '{"n":1}'])
+        self.assertEqual(self.shown[tablet][1].json, {"n": 1})
+        self.assertEqual(self.shown[bob][0].client_id, sending.client_id)
+
+    async def test_nothing_is_lost_or_doubled_when_connections_break(self) -> None:
+        """If this fails, a lost connection costs a message, or shows one twice, or in another order."""
+        await self.serve(limits=Limits(requests=4, window=8))
+        alice, bob = await self.online("alice", "bob")
+        sendings = []
+        for i in range(300):
+            sendings.append(alice.send("bob", f"a{i}"))
+            sendings.append(bob.send("alice", f"b{i}"))
+            if i % 37 == 0:
+                await self.turn(0.004)
+                (alice if i % 2 else bob).abort()
+            elif i % 5 == 0:
+                await self.turn(0)
+        await self.until(lambda: len(self.shown[alice]) >= 300 and len(self.shown[bob]) >= 300)
+        for sending in sendings:
+            await sending.accepted
+        self.assertEqual(self.texts(bob), [f"a{i}" for i in range(300)])
+        self.assertEqual(self.texts(alice), [f"b{i}" for i in range(300)])
+        self.assertIn("waiting", self.lives(alice))
+        self.assertEqual(self.server.counters.accepted, 600)
+
+    async def test_a_lost_answer_is_found_again(self) -> None:
+        """If this fails, a message whose answer was lost is stored twice, or its sender never learns that it was accepted."""
+
+        class Losing(MemoryStore):
+            lose = True
+
+            def append(store, messages: Any, cursors: Any) -> Any:  # noqa: N805  # the test is self
+                done = super().append(messages, cursors)
+                if messages and store.lose:
+                    store.lose = False
+                    next(iter(s.pump for s in self.server.node.sessions if s.uid == b"alice")).abort()
+                return done
+
+        await self.serve(store=Losing())
+        alice, bob = await self.online("alice", "bob")
+        sendings = [alice.send("bob", text) for text in "abc"]
+        for seq, sending in enumerate(sendings, 1):
+            self.assertEqual((await sending.accepted).seq, seq)
+        await self.until(lambda: len(self.shown[bob]) == 3)
+        self.assertEqual(self.texts(bob), ["a", "b", "c"])
+
+    async def test_a_busy_server_gets_everything_in_order_later(self) -> None:
+        """If this fails, a server that was busy for a moment makes messages vanish or change places."""
+
+        class Busy(MemoryStore):
+            times = 2
+
+            def append(store, messages: Any, cursors: Any) -> Any:  # noqa: N805  # the test is self
+                if messages and store.times:
+                    store.times -= 1
+                    error = ImError(Status.BUSY, retry_after=30)
+                    failed: Deferred[Any] = Deferred()
+                    failed.errback(error)
+                    return failed
+                return super().append(messages, cursors)
+
+        await self.serve(store=Busy())
+        alice, bob = await self.online("alice", "bob")
+        sendings = [alice.send("bob", f"{i}") for i in range(20)]
+        for sending in sendings:
+            await sending.accepted
+        await self.until(lambda: len(self.shown[bob]) == 20)
+        self.assertEqual(self.texts(bob), [f"{i}" for i in range(20)])
+        waits = [s for s in self.told[alice]["state"] if s.life is Life.WAITING]
+        self.assertEqual([s.error.code for s in waits], [Status.BUSY] * 2)
+        self.assertTrue(all(s.retry_in >= 0.03 for s in waits), waits)
+
+    async def test_offline_messages_come_at_login(self) -> None:
+        """If this fails, what was sent while a device was away is never shown on it."""
+        await self.serve()
+        alice, bob = await self.online("alice", "bob", state=None)
+        await bob.stopService()
+        for i in range(700):  # more than one answer holds
+            alice.send("bob", f"{i}")
+        await self.until(lambda: not alice.unsent())
+        bob.startService()
+        await self.until(lambda: len(self.shown[bob]) == 700)
+        self.assertEqual(self.texts(bob), [f"{i}" for i in range(700)])
+
+    async def test_refused_messages_are_told(self) -> None:
+        """If this fails, an application waits for ever for a message that the server will never take."""
+        await self.serve()
+        (alice,) = await self.online("alice")
+        for to, content, code in (("nobody", "x", Status.NO_SUCH), (77, "x", Status.NO_SUCH)):
+            with self.assertRaises(ImError) as error:
+                await alice.send(to, content).accepted
+            self.assertEqual(error.exception.code, code)
+        with self.assertRaises(LocalProtocolError) as local:
+            alice.send("bob", bytes(70_000))
+        self.assertEqual(local.exception.code, Status.TOO_LARGE)
+        self.assertRaises(LocalProtocolError, alice.send, "", "x")
+        self.assertRaises(LocalProtocolError, alice.send, "bob", "x", client_id=b"short")
+        self.assertEqual(alice.unsent(), [])
+        self.assertIs(alice.standing.life, Life.ONLINE)
+
+    async def test_a_content_that_only_this_server_finds_too_large(self) -> None:
+        """If this fails, one large message ends the connection again and again, and nothing after it is ever sent."""
+        await self.serve(limits=Limits(max_body=4096))
+        alice, bob = await self.online("alice", "bob")
+        large, small = alice.send("bob", "x" * 5000), alice.send("bob", "y")
+        with self.assertRaises(ImError) as error:
+            await large.accepted
+        self.assertEqual(error.exception.code, Status.TOO_LARGE)
+        self.assertIsInstance(await small.accepted, Accepted)
+
+    async def test_what_is_not_sent_is_told_and_can_be_dropped(self) -> None:
+        """If this fails, a person does not learn that a message has not left, or cannot take it back."""
+        await self.serve()
+        (bob,) = await self.online("bob")
+        address, self.server = self.server.addresses[0], self.server
+        await bob.stopService()
+        await self.server.stopService()
+        alice = self.client("alice", at=address, patience=0.05)
+        first, second = alice.send("bob", "first"), alice.send("bob", "second")
+        await self.until(lambda: len(self.told[alice]["unsent"]) == 2)
+        self.assertEqual(alice.unsent(), [first, second])
+        self.assertTrue(first.drop())
+        with self.assertRaises(LocalProtocolError):
+            await first.accepted
+        await self.serve(listen=f"tcp:{address.rpartition(':')[2]}:interface=127.0.0.1")
+        await self.online("bob")
+        self.assertEqual((await second.accepted).seq, 1)
+
+    async def test_an_id_from_an_earlier_run_is_taken_once(self) -> None:
+        """If this fails, an application that keeps its own queue sends a message twice after a crash."""
+        await self.serve()
+        alice, bob = await self.online("alice", "bob")
+        first = alice.send("bob", "once")
+        accepted = await first.accepted
+        again = alice.send("bob", "once", client_id=first.client_id)
+        self.assertEqual(await again.accepted, accepted)
+        with self.assertRaises(ImError) as error:
+            await alice.send("bob", "other", client_id=first.client_id).accepted
+        self.assertEqual(error.exception.code, Status.CONFLICT)
+        alice.send("bob", "end")
+        await self.until(lambda: len(self.shown[bob]) >= 2)
+        self.assertEqual(self.texts(bob), ["once", "end"])
+
+
+class TestReading(Party):
+    """How an application takes messages, and what the other side learns of it."""
+
+    async def test_receipts(self) -> None:
+        """If this fails, a sender does not see that a message has arrived or was read, or a person's second device does not."""
+        await self.serve()
+        alice, bob, tablet = await self.online("alice", "bob", "bob")
+        alice.send("bob", "hello")
+        await self.until(lambda: self.told[alice]["receipt"])
+        self.assertEqual([(r.seq, r.type, r.user) for r in self.told[alice]["receipt"]], [(1, ReceiptType.DELIVERED, "bob")])
+        bob.mark_read(1, 1)
+        await self.until(lambda: len(self.told[alice]["receipt"]) == 2 and self.told[tablet]["receipt"])
+        self.assertEqual(self.told[alice]["receipt"][1].type, ReceiptType.READ)
+        self.assertEqual([(r.seq, r.type, r.user) for r in self.told[tablet]["receipt"]], [(1, ReceiptType.READ, "bob")])
+
+    async def test_a_lost_receipt_notify_is_found_in_the_sync(self) -> None:
+        """If this fails, a message stays 'accepted' for ever though it was read while its sender was away."""
+        await self.serve()
+        alice, bob = await self.online("alice", "bob")
+        await alice.send("bob", "hello").accepted
+        await self.until(lambda: self.told[alice]["receipt"])
+        await alice.stopService()
+        bob.mark_read(1, 1)
+        await self.until(lambda: self.server.counters.receipts == 2)
+        alice.startService()
+        await self.until(lambda: len(self.told[alice]["receipt"]) == 2)
+        self.assertEqual(self.told[alice]["receipt"][1].type, ReceiptType.READ)
+
+    async def test_a_receipt_that_was_cut_off_is_sent_again(self) -> None:
+        """If this fails, a sender never learns that a message has arrived, because the receiver's connection broke just then."""
+        await self.serve()
+        (alice,) = await self.online("alice")
+        cut: list[Client] = []
+
+        def trace(direction: str, seen: Any) -> None:
+            if direction == "out" and seen[0] & 0xFFFF == Command.RECEIPT and not cut:
+                cut.append(bob)
+                bob.abort()
+
+        (bob,) = await self.online("bob", on_frame=trace)
+        alice.send("bob", "hello")
+        await self.until(lambda: self.told[alice]["receipt"])
+        self.assertEqual(cut, [bob])
+        self.assertEqual(self.texts(bob), ["hello"])
+
+    async def test_the_iterator(self) -> None:
+        """If this fails, `async for` misses messages, shows them twice, or hangs when the client stops."""
+        await self.serve()
+        alice, bob = await self.online("alice", "bob", shows=False)
+        got: list[str] = []
+
+        async def read() -> str:
+            async for message in bob.messages():
+                got.append(message.text)
+            return "ended"
+
+        reading = ensureDeferred(read())
+        for i in range(10):
+            alice.send("bob", f"{i}")
+        await self.until(lambda: len(got) == 10)
+        self.assertEqual(got, [f"{i}" for i in range(10)])
+        await bob.stopService()
+        self.assertEqual(await reading, "ended")
+
+    async def test_the_iterator_tells_why_it_ends(self) -> None:
+        """If this fails, a program whose account is used elsewhere stops reading without a reason."""
+        await self.serve()
+        (bob,) = await self.online("bob", shows=False, device=b"d" * 16)
+
+        async def read() -> None:
+            async for _ in bob.messages():
+                pass
+
+        reading = ensureDeferred(read())
+        await self.online("bob", device=b"d" * 16)
+        with self.assertRaises(ImError) as error:
+            await reading
+        self.assertEqual(error.exception.code, Disconnect.TAKEN_OVER)
+
+    async def test_on_message_may_take_its_time_and_may_fail(self) -> None:
+        """If this fails, an application that works on each message for a while gets them interleaved, or one failure stops all."""
+        await self.serve()
+        began: list[str] = []
+        gates: list[Deferred[None]] = []
+
+        async def on_message(message: Message) -> None:
+            began.append(message.text)
+            gates.append(Deferred())
+            await gates[-1]
+
+        alice, bob = (await self.online("alice"))[0], (await self.online("bob", on_message=on_message))[0]
+        for text in "abc":
+            await alice.send("bob", text).accepted
+        await self.until(lambda: began)
+        self.assertEqual(self.told[alice]["receipt"], [], "not delivered before the application has ended with it")
+        gates[0].errback(ValueError("the application's own"))
+        await self.until(lambda: len(began) == 2)
+        gates[1].callback(None)
+        await self.until(lambda: len(began) == 3)
+        gates[2].callback(None)
+        await self.until(lambda: any(r.seq == 3 for r in self.told[alice]["receipt"]))
+        self.assertEqual(began, ["a", "b", "c"])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertRaises(ValueError, bob.messages)
+
+    async def test_a_slow_application_is_waited_for(self) -> None:
+        """If this fails, a slow reader is thrown out, loses messages, or fills the memory of the server or its own."""
+        await self.serve(limits=Limits(window=16, unacknowledged=0.05, ping=0.2))
+        alice, bob = await self.online("alice", "bob", shows=False, queue=20)
+        for i in range(400):
+            await alice.send("bob", f"{i}").accepted
+        await self.turn(0.5)  # long enough for the server to ping, and to give up on a client that does not answer
+        self.assertEqual(self.lives(bob), ["connecting", "online"])
+        self.assertLess(len(bob._reader._queue), 60)
+        self.assertGreater(self.server.counters.behind, 0)
+        messages = bob.messages()
+        got = [(await anext(messages)).text for _ in range(400)]
+        self.assertEqual(got, [f"{i}" for i in range(400)])
+        self.assertEqual(self.lives(bob), ["connecting", "online"])
+
+    async def test_too_far_behind(self) -> None:
+        """If this fails, a device that was away for long shows old messages for minutes, or hides that it left some out."""
+        await self.serve()
+        alice, bob = await self.online("alice", "bob")
+        await bob.stopService()
+        for i in range(1, 51):
+            alice.send("bob", f"{i}")
+        await self.until(lambda: not alice.unsent())
+        (late,) = await self.online("bob", catch_up=10)
+        await self.until(lambda: len(self.shown[late]) == 10)
+        self.assertEqual(self.texts(late), [f"{i}" for i in range(41, 51)])
+        self.assertEqual(self.told[late]["left_out"], [LeftOut(1, 1, 40)])
+        older = await late.history(1, last=40, limit=5)
+        self.assertEqual([m.text for m in older.messages], ["36", "37", "38", "39", "40"])
+        self.assertEqual((older.first, older.last, older.head), (36, 40, 50))
+
+    async def test_frames_of_later_versions_are_let_pass(self) -> None:
+        """If this fails, a server can never learn anything new without cutting its older clients off."""
+        await self.serve(limits=Limits(window=4))
+        alice, bob = await self.online("alice", "bob")
+        session = self.server.node.sessions.get(b"\0bob", bob.device)
+        assert session is not None
+        for _ in range(10):
+            session.push(frame(Kind.NOTIFY, 0x7777, b"?"))
+            await self.until(lambda: session.connection.pushed < session.connection.push_limit)
+        alice.send("bob", "still here")
+        await self.until(lambda: self.shown[bob])
+        self.assertEqual(self.lives(bob), ["connecting", "online"])
+
+
+class TestState(Party):
+    """What a device keeps from run to run."""
+
+    def path(self) -> Path:
+        return Path(self.mktemp())
+
+    async def test_a_restart_goes_on_where_it_was(self) -> None:
+        """If this fails, a restarted application shows old messages again, or misses those that came meanwhile."""
+        await self.serve()
+        path, seen = self.path(), []
+        alice, bob = (await self.online("alice"))[0], (await self.online("bob", state=path))[0]
+        for i in range(5):
+            await alice.send("bob", f"{i}").accepted
+        await self.until(lambda: len(self.shown[bob]) == 5)
+        await bob.stopService()
+        for i in range(5, 8):
+            await alice.send("bob", f"{i}").accepted
+
+        def trace(direction: str, frame: Any) -> None:
+            if direction == "out" and frame[0] & 0xFFFF == Command.SYNC:
+                seen.append(CODECS[Kind.REQUEST, Command.SYNC].read(frame[3]).since)
+
+        (again,) = await self.online("bob", state=path, on_frame=trace)
+        self.assertEqual(again.device, bob.device)
+        await self.until(lambda: len(self.shown[again]) == 3)
+        self.assertEqual(self.texts(again), ["5", "6", "7"])
+        await self.until(lambda: any(r.seq == 8 for r in self.told[alice]["receipt"]))
+        await self.until(lambda: FileState(path).load().position > seen[0])
+        await again.stopService()
+        (third,) = await self.online("bob", state=path, on_frame=trace)
+        await alice.send("bob", "8").accepted
+        await self.until(lambda: self.shown[third])
+        self.assertEqual(self.texts(third), ["8"])
+        self.assertGreater(seen[1], seen[0], "what is known is not listed again")
+
+    async def test_a_crash_before_the_save_shows_again_and_loses_nothing(self) -> None:
+        """If this fails, a crash at the wrong moment loses a message, because the server was told that it had been shown."""
+
+        class Crashing(MemoryState):
+            fails = True
+            saves = 0
+
+            def save(self, kept: Kept) -> None:
+                self.saves += 1
+                if self.fails:
+                    raise OSError("no space left on device")
+                super().save(kept)
+
+        await self.serve()
+        state = Crashing()
+        alice, bob = (await self.online("alice"))[0], (await self.online("bob", state=state, device=b"b" * 16))[0]
+        await alice.send("bob", "hello").accepted
+        await self.until(lambda: self.shown[bob] and state.saves)
+        await self.turn(0.05)
+        self.assertEqual(self.told[alice]["receipt"], [], "no receipt without a save")
+        bob.abort()
+        await bob.stopService()
+        (again,) = await self.online("bob", device=b"b" * 16)
+        await self.until(lambda: self.shown[again])
+        self.assertEqual(self.texts(again), ["hello"])
+        self.assertLess(state.saves, 10, "a full disk is not written to without a pause")
+
+    async def test_a_device_without_a_state_is_known_by_the_server(self) -> None:
+        """If this fails, an application that keeps only its device id shows everything again at each start."""
+        await self.serve()
+        alice, bob = (await self.online("alice"))[0], (await self.online("bob", device=b"b" * 16))[0]
+        await alice.send("bob", "one").accepted
+        await self.until(lambda: self.told[alice]["receipt"])
+        await bob.stopService()
+        await alice.send("bob", "two").accepted
+        (again,) = await self.online("bob", device=b"b" * 16)
+        await self.until(lambda: self.shown[again])
+        await alice.send("bob", "three").accepted
+        await self.until(lambda: len(self.shown[again]) == 2)
+        self.assertEqual(self.texts(again), ["two", "three"])
+
+    async def test_another_store_is_told_aloud(self) -> None:
+        """If this fails, a client shows nothing after its server's data was lost, or sends a message into a stranger's conversation."""
+        await self.serve()
+        port = self.server.addresses[0].rpartition(":")[2]
+        alice, bob = await self.online("alice", "bob", state=None)
+        for text in "abc":
+            await alice.send("bob", text).accepted
+        await self.until(lambda: len(self.shown[bob]) == 3)
+        await self.server.stopService()
+        by_id = alice.send(1, "where to?")
+        by_name = alice.send("bob", "d")
+        await self.serve(listen=f"tcp:{port}:interface=127.0.0.1")
+        await self.until(lambda: self.told[alice]["reset"] and self.told[bob]["reset"])
+        with self.assertRaises(ImError):
+            await by_id.accepted
+        try:
+            await by_name.accepted
+        except ImError as error:
+            self.assertEqual(error.code, Status.NO_SUCH)  # alice was back before bob
+            await alice.send("bob", "d").accepted
+        await self.until(lambda: len(self.shown[bob]) == 4)
+        self.assertEqual([(m.seq, m.text) for m in self.shown[bob]][3:], [(1, "d")])
+
+    async def test_a_restored_backup_is_told_aloud(self) -> None:
+        """If this fails, a device hides everything that is written after a backup was restored, until the old seqs are reached."""
+        await self.serve()
+        alice, bob = await self.online("alice", "bob", state=None)
+        for i in range(5):
+            await alice.send("bob", f"{i}").accepted
+        await self.until(lambda: len(self.shown[bob]) == 5)
+        await self.until(lambda: any(r.seq == 5 for r in self.told[alice]["receipt"]))
+        (conversation,) = self.server.node.store._conversations
+        del conversation.rows[2:]
+        conversation.head = 2
+        for device in self.server.node.store._devices.values():
+            device.cursors = {1: 2} if device.cursors else {}
+        await alice.send("bob", "new").accepted
+        bob.abort()
+        await self.until(lambda: self.told[bob]["reset"])
+        await self.until(lambda: len(self.shown[bob]) == 6)
+        self.assertEqual([(m.seq, m.text) for m in self.shown[bob]][5:], [(3, "new")])
+        self.assertEqual(self.told[alice]["reset"], [], "alice has had no reason yet")
+
+    async def test_one_file_for_one_user(self) -> None:
+        """If this fails, two users that share a file by mistake hide each other's messages."""
+        await self.serve()
+        path = self.path()
+        (alice,) = await self.online("alice", state=path)
+        await alice.stopService()
+        with self.assertRaisesRegex(ValueError, "belongs to alice"):
+            self.client("bob", state=path)
+        with self.assertRaisesRegex(ValueError, "another device"):
+            self.client("alice", state=path, device=b"x" * 16)
+
+
+class TestLife(Party):
+    """Coming, waiting, going."""
+
+    async def test_a_wrong_password_ends_it(self) -> None:
+        """If this fails, a client hammers the server with a wrong password, or waits without saying why."""
+        await self.serve(authenticator=lambda credentials: credentials.secret == b"right")
+        client = self.client("alice", secret="wrong")
+        with self.assertRaises(ImError) as error:
+            await client.when_online()
+        self.assertEqual(error.exception.code, Status.NOT_AUTHENTICATED)
+        self.assertEqual(self.lives(client), ["connecting", "ended"])
+        with self.assertRaises(ImError):
+            await client.when_online()
+        (right,) = await self.online("alice", secret="right")
+        self.assertIs(right.standing.life, Life.ONLINE)
+
+    async def test_codes_that_say_do_not_come_back(self) -> None:
+        """If this fails, two devices with one id take each other over for ever, or a device that was thrown out returns by itself."""
+        await self.serve()
+        (first,) = await self.online("alice", device=b"d" * 16)
+        second, other = await self.online("alice", device=b"d" * 16), await self.online("alice")
+        await self.until(lambda: first.standing.life is Life.ENDED)
+        assert first.standing.error is not None
+        self.assertEqual(first.standing.error.code, Disconnect.TAKEN_OVER)
+        await other[0].kick(b"d" * 16)
+        await self.until(lambda: second[0].standing.life is Life.ENDED)
+        assert second[0].standing.error is not None
+        self.assertEqual(second[0].standing.error.code, Disconnect.KICKED)
+        await second[0].stopService()
+        second[0].startService()
+        await second[0].when_online()
+
+    async def test_a_server_that_goes_is_given_time(self) -> None:
+        """If this fails, a restarting server is overrun by its own clients."""
+        await self.serve()
+        alice, bob = await self.online("alice", "bob")
+        await self.server.stopService()
+        await self.until(lambda: alice.standing.life is Life.WAITING and bob.standing.life is Life.WAITING)
+        self.assertGreaterEqual(alice.standing.retry_in, 1.0)
+        assert alice.standing.error is not None
+        self.assertEqual(alice.standing.error.code, Disconnect.SHUTTING_DOWN)
+
+    async def test_a_redirect_is_followed_and_forgotten_when_it_fails(self) -> None:
+        """If this fails, a server cannot be emptied for maintenance, or a wrong redirect loses its clients."""
+        home = await self.serve()
+        away = await self.serve()
+        (alice,) = await self.online("alice", at=home.addresses[0])
+        (session,) = home.node.sessions
+        session.pump.disconnect(
+            ImError(Disconnect.SHUTTING_DOWN), last=notify(Command.REDIRECT, delay=1, address=away.addresses[0].encode())
+        )
+        await self.until(lambda: len(away.node.sessions) == 1 and alice.standing.life is Life.ONLINE)
+        self.assertEqual(len(home.node.sessions), 0)
+        await away.stopService()
+        await self.until(lambda: len(home.node.sessions) == 1 and alice.standing.life is Life.ONLINE)
+
+    async def test_words_for_what_goes_wrong(self) -> None:
+        """If this fails, a person sees a class name where a reason should be."""
+        await self.serve()
+        address = self.server.addresses[0]
+        (alice,) = await self.online("alice")
+        await alice.stopService()
+        await self.server.stopService()
+        alice = self.client("alice", at=address)
+        await self.until(lambda: alice.standing.life is Life.WAITING)
+        self.assertEqual(alice.standing.reason, "nobody listens there")
+        with self.assertRaises(ImError) as error:
+            await alice.conversations()
+        self.assertEqual(error.exception.code, Status.UNAVAILABLE)
+
+    async def test_a_server_that_says_nothing(self) -> None:
+        """If this fails, a client waits for ever for a server that takes connections and never answers."""
+
+        class Mute(Protocol):
+            pass
+
+        port = reactor.listenTCP(0, Factory.forProtocol(Mute), interface="127.0.0.1")  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        alice = self.client("alice", at=f"127.0.0.1:{port.getHost().port}", limits=Limits(handshake=0.1, close=0.1))
+        await self.until(lambda: alice.standing.life is Life.WAITING)
+
+    async def test_a_server_that_stops_answering(self) -> None:
+        """If this fails, messages wait for ever behind a server that hangs."""
+
+        class Hanging(MemoryStore):
+            hangs = True
+
+            def append(store, messages: Any, cursors: Any) -> Any:  # noqa: N805  # the test is self
+                if store.hangs:
+                    self.hung = Deferred()
+                    return self.hung
+                return super().append(messages, cursors)
+
+        store = Hanging()
+        await self.serve(store=store)
+        await self.online("bob")
+        (alice,) = await self.online("alice", answer=0.1)
+        sending = alice.send("bob", "hello")
+        await self.until(lambda: alice.standing.life is Life.WAITING)
+        assert alice.standing.error is not None
+        self.assertEqual(alice.standing.error.code, Disconnect.UNRESPONSIVE)
+        store.hangs = False
+        self.hung.errback(ImError(Status.UNAVAILABLE))
+        self.assertIsInstance(await sending.accepted, Accepted)
+
+    async def test_garbage_from_a_server(self) -> None:
+        """If this fails, something that is no server of this kind makes a client raise, or spin."""
+
+        class Web(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                assert self.transport is not None
+                self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        port = reactor.listenTCP(0, Factory.forProtocol(Web), interface="127.0.0.1")  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        alice = self.client("alice", at=f"127.0.0.1:{port.getHost().port}")
+        await self.until(lambda: alice.standing.life is Life.WAITING)
+        assert alice.standing.error is not None
+        self.assertIn(alice.standing.error.code, (Disconnect.MALFORMED, Disconnect.VERSION))
+
+    async def test_callbacks_may_fail(self) -> None:
+        """If this fails, a mistake in an application's callback takes its connection down."""
+        await self.serve()
+
+        def broken(_: object) -> None:
+            raise ZeroDivisionError
+
+        alice, bob = (await self.online("alice", on_receipt=broken))[0], (await self.online("bob", on_state=broken))[0]
+        await alice.send("bob", "hello").accepted
+        failed: list[Any] = []
+        await self.until(lambda: failed.extend(self.flushLoggedErrors(ZeroDivisionError)) or (self.shown[bob] and len(failed) == 3))
+        self.assertEqual(self.lives(alice), ["connecting", "online"])
+        await bob.stopService()
+        self.flushLoggedErrors(ZeroDivisionError)
+
+
+class TestRest(Party):
+    """Devices, conversations, signals, logout."""
+
+    async def test_devices(self) -> None:
+        """If this fails, a person cannot see or remove a lost phone."""
+        await self.serve()
+        phone, desk = (await self.online("alice", label="phone"))[0], (await self.online("alice", label="desk"))[0]
+        found = {device.label: device for device in await desk.devices()}
+        self.assertEqual(found["phone"].id, phone.device)
+        self.assertTrue(found["phone"].online)
+        await desk.remove_device(phone.device)
+        await self.until(lambda: phone.standing.life is Life.ENDED)
+        self.assertEqual([device.label for device in await desk.devices()], ["desk"])
+        with self.assertRaises(ImError) as error:
+            await desk.remove_device(phone.device)
+        self.assertEqual(error.exception.code, Status.NO_SUCH)
+
+    async def test_conversations(self) -> None:
+        """If this fails, an application cannot list what there is to open."""
+        await self.serve()
+        alice, bob, _ = await self.online("alice", "bob", "carol")
+        await alice.send("bob", "one").accepted
+        await bob.send("alice", "two").accepted
+        await alice.send("carol", "three").accepted
+        await self.until(lambda: len(self.told[alice]["receipt"]) == 2 and self.shown[alice])
+        found = await alice.conversations()
+        self.assertEqual([(c.peer, c.head, c.peer_delivered) for c in found], [("bob", 2, 1), ("carol", 1, 1)])
+
+    async def test_signals(self) -> None:
+        """If this fails, nobody sees that the other one is typing, or sees it after the message has come."""
+        await self.serve()
+        alice, bob = await self.online("alice", "bob")
+        await alice.send("bob", "hello").accepted
+        await self.until(lambda: self.shown[bob])
+        await alice.signal(1, SignalType.TYPING, lifetime=5)
+        await self.until(lambda: self.told[bob]["signal"])
+        signal = self.told[bob]["signal"][0]
+        self.assertEqual((signal.sender, signal.conversation, signal.type), ("alice", 1, SignalType.TYPING))
+        session = self.server.node.sessions.get(b"\0bob", bob.device)
+        assert session is not None
+        now = bob.server_time()
+        for content, expires, head in ((b"expired", now - 1000, 1), (b"overtaken", now + 5000, 0), (b"good", now + 5000, 1)):
+            session.push(
+                notify(
+                    Command.SIGNAL, conversation=1, head=head, expires=expires, type=SignalType.CUSTOM, device=alice.device,
+                    sender=b"alice", content=content,
+                )
+            )  # fmt: skip
+        await self.until(lambda: len(self.told[bob]["signal"]) > 1)
+        self.assertEqual([s.content for s in self.told[bob]["signal"][1:]], [b"good"])
+
+    async def test_logout(self) -> None:
+        """If this fails, a client that has logged out comes back by itself."""
+        await self.serve()
+        (alice,) = await self.online("alice")
+        await alice.logout()
+        await self.until(lambda: alice.standing.life is Life.ENDED)
+        self.assertEqual(len(self.server.node.sessions), 0)
+        await self.turn(0.1)
+        self.assertEqual(self.lives(alice), ["connecting", "online", "ended"])
+
+    async def test_a_stop_leaves_nothing_behind(self) -> None:
+        """If this fails, a program that stops its client does not end, or loses the last receipt."""
+        await self.serve()
+        alice, bob = await self.online("alice", "bob")
+        await alice.send("bob", "last words").accepted
+        await self.until(lambda: self.shown[bob])
+        await bob.stopService()
+        self.assertEqual(bob.standing.life, Life.STOPPED)
+        await self.until(lambda: self.told[alice]["receipt"])
+        waiting = bob.when_online()
+        bob.startService()
+        await waiting
+
+    async def test_arguments_that_cannot_be(self) -> None:
+        """If this fails, a slip in a program shows up as a connection that never comes."""
+        for options in (
+            {"endpoint": "nowhere"},
+            {"endpoint": "host:99999"},
+            {"endpoint": "host:1", "device": b"short"},
+            {"endpoint": "host:1", "secret": "x" * 2000},
+            {"endpoint": "host:1", "label": "x" * 100},
+            {"endpoint": "host:1", "uid": ""},
+            {"endpoint": "tls:host:1", "trust": __file__},
+        ):
+            with self.assertRaises((ValueError, LocalProtocolError)):
+                Client(**{"uid": "alice", **options})

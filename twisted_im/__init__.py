@@ -1,0 +1,63 @@
+"""twisted_im: an instant-messaging server, and a client library, for Twisted programs.
+
+The names in `__all__` are the public ones; everything else may change. docs/embedding.md shows them at work. They are loaded when they
+are first used, so that a client does not load a server.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from twisted_im.client.client import Client as Client
+    from twisted_im.core.connection import Limits as Limits
+    from twisted_im.counters import Counters as Counters
+    from twisted_im.errors import Disconnect as Disconnect
+    from twisted_im.errors import ImError as ImError
+    from twisted_im.errors import LocalProtocolError as LocalProtocolError
+    from twisted_im.errors import RemoteProtocolError as RemoteProtocolError
+    from twisted_im.errors import Status as Status
+    from twisted_im.routing.single import SingleRouter as SingleRouter
+    from twisted_im.server.authenticators import Anybody as Anybody
+    from twisted_im.server.authenticators import PasswordFile as PasswordFile
+    from twisted_im.server.interfaces import Credentials as Credentials
+    from twisted_im.server.interfaces import IAuthenticator as IAuthenticator
+    from twisted_im.server.interfaces import IRouter as IRouter
+    from twisted_im.server.interfaces import IStore as IStore
+    from twisted_im.service import ImServer as ImServer
+    from twisted_im.storage.memory import MemoryStore as MemoryStore
+    from twisted_im.wire.schema import ContentType as ContentType
+    from twisted_im.wire.schema import LoginMethod as LoginMethod
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Anybody": "server.authenticators",
+    "Client": "client.client",
+    "ContentType": "wire.schema",
+    "Counters": "counters",
+    "Credentials": "server.interfaces",
+    "Disconnect": "errors",
+    "IAuthenticator": "server.interfaces",
+    "IRouter": "server.interfaces",
+    "IStore": "server.interfaces",
+    "ImError": "errors",
+    "ImServer": "service",
+    "Limits": "core.connection",
+    "LocalProtocolError": "errors",
+    "LoginMethod": "wire.schema",
+    "MemoryStore": "storage.memory",
+    "PasswordFile": "server.authenticators",
+    "RemoteProtocolError": "errors",
+    "SingleRouter": "routing.single",
+    "Status": "errors",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"twisted_im.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,43 @@
+"""`python -m twisted_im COMMAND`: what is not the server itself. Each command is a module of `twisted_im.commands`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+#: command → its one line in the help
+COMMANDS = {
+    "chat": "talk to somebody, line by line",
+    "demo": "watch a node and four devices for a few seconds, faults included",
+    "password": "set a user's password in a password file",
+    "protocol": "write the protocol's specification and its test vectors",
+}
+
+
+def main(words: list[str] | None = None) -> int:
+    """Runs one command; gives its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m twisted_im",
+        description="An instant-messaging server. The server itself is started with: twistd -n im --help",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    words = sys.argv[1:] if words is None else words
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name in words[:1]:
+            module = import_module(f"twisted_im.commands.{name}")
+            command.formatter_class = argparse.RawDescriptionHelpFormatter
+            command.epilog = getattr(module, "EXAMPLES", None)
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    arguments = parser.parse_args(words)
+    try:
+        status: int = arguments.run(arguments)
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

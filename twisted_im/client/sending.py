@@ -1,0 +1,214 @@
+"""The sender's half on a live client: the outbox, what applications hold of it, and packets 1 and 2.
+
+Strategy: the rules are the `Outbox`'s (`twisted_im.core.delivery`); this file gives them frames and tells the application. A message that
+the server has not accepted stays here through any number of connections. There are two ways to learn that it was accepted: the response,
+or meeting it in the log when the response was lost.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_im.client.session import Ask, Session
+from twisted_im.client.values import Accepted
+from twisted_im.core.delivery import Entry, Outbox
+from twisted_im.errors import ImError, LocalProtocolError, Status
+from twisted_im.wire.schema import CONTENT_ROOM, MAX_UID, Command
+
+log = Logger()
+
+
+def uid_bytes(uid: str) -> bytes:
+    """A user's name as it travels: UTF-8 in NFC.
+
+    Raises:
+        LocalProtocolError: BAD_VALUE if it is empty or too long.
+    """
+    name = unicodedata.normalize("NFC", uid).encode("utf-8")
+    if not 0 < len(name) <= MAX_UID:
+        raise LocalProtocolError(Status.BAD_VALUE, f"a user's name has 1 to {MAX_UID} bytes; {uid[:MAX_UID]!r} has {len(name)}")
+    return name
+
+
+class Sending:
+    """A message on its way.
+
+    Attributes:
+        values: what packet 1 says, apart from the client id.
+    """
+
+    __slots__ = ("_drop", "_entry", "_outcome", "_waiting", "values")
+
+    def __init__(self, values: dict[str, Any], drop: Callable[[Sending], bool]) -> None:
+        self.values = values
+        self._drop = drop
+        self._entry: Entry[Sending] | None = None
+        self._outcome: Accepted | ImError | None = None
+        self._waiting: list[Deferred[Accepted]] = []
+
+    @property
+    def client_id(self) -> bytes:
+        """The message's identity; empty until it first leaves."""
+        return self._entry.client_id if self._entry is not None else b""
+
+    @property
+    def outcome(self) -> Accepted | ImError | None:
+        """What became of it; None while it waits."""
+        return self._outcome
+
+    @property
+    def accepted(self) -> Deferred[Accepted]:
+        """A new Deferred at each look: it fires when the server has the message, and fails with an `ImError` when it is refused for good,
+        or was dropped."""
+        wanted: Deferred[Accepted] = Deferred(self._waiting.remove)
+        if self._outcome is None:
+            self._waiting.append(wanted)
+        elif isinstance(self._outcome, ImError):
+            wanted.errback(Failure(self._outcome))
+        else:
+            wanted.callback(self._outcome)
+        return wanted
+
+    def drop(self) -> bool:
+        """Gives it up.
+
+        Returns:
+            whether it is certain that it was not sent. If not, it may be accepted all the same.
+        """
+        return self._drop(self)
+
+    def entered(self, entry: Entry[Sending]) -> None:
+        """It has its place in the outbox."""
+        self._entry = entry
+
+    def over(self, outcome: Accepted | ImError) -> None:
+        """It was accepted, refused or dropped."""
+        if self._outcome is None:
+            self._outcome = outcome
+            waiting, self._waiting = self._waiting, []
+            for each in waiting:
+                if isinstance(outcome, ImError):
+                    each.errback(Failure(outcome))
+                else:
+                    each.callback(outcome)
+
+
+class Sender:
+    """Gets messages accepted.
+
+    Args:
+        make_id: gives a client id by the server's time.
+        accepted: told of the place of each message of this device.
+        unsent: told once of each message that has waited for longer than `patience`.
+    """
+
+    def __init__(
+        self,
+        make_id: Callable[[], bytes],
+        *,
+        accepted: Callable[[int, int], object],
+        unsent: Callable[[Sending], object],
+        clock: Callable[[], float],
+        patience: float,
+    ) -> None:
+        self.outbox: Outbox[Sending] = Outbox(make_id, patience=patience)
+        self._accepted = accepted
+        self._unsent = unsent
+        self._clock = clock
+        self._session: Session | None = None
+
+    def send(self, to: str | int, content_type: int, content: bytes, *, client_id: bytes, most: int) -> Sending:
+        """Queues one message.
+
+        Raises:
+            LocalProtocolError: it cannot be sent as it is, or the queue is full.
+        """
+        if len(content) > most - CONTENT_ROOM:
+            raise LocalProtocolError(Status.TOO_LARGE, f"a content of {len(content)} bytes, where {most - CONTENT_ROOM} are the most")
+        if client_id and len(client_id) != 16:
+            raise LocalProtocolError(Status.BAD_VALUE, f"a client id has 16 bytes, not {len(client_id)}")
+        if isinstance(to, int) and not 0 < to < 1 << 64:
+            raise LocalProtocolError(Status.BAD_VALUE, f"{to} is no conversation's id")
+        where = {"conversation": to, "target": b""} if isinstance(to, int) else {"conversation": 0, "target": uid_bytes(to)}
+        sending = Sending({**where, "content_type": content_type, "content": content}, self._drop)
+        sending.entered(self.outbox.add(sending, self._clock(), client_id=client_id))
+        return sending
+
+    def connected(self, session: Session) -> None:
+        """A session is live."""
+        self._session = session
+        self.outbox.connected(session.requests)
+
+    def disconnected(self) -> None:
+        """It is gone."""
+        self._session = None
+        self.outbox.disconnected()
+
+    def next(self) -> Ask | None:
+        """Packet 1 of the next message."""
+        while self._session is not None and (entry := self.outbox.take()) is not None:
+            values = entry.item.values
+            if len(values["content"]) <= self._session.max_body - CONTENT_ROOM:
+                return Command.MESSAGE, {**values, "client_id": entry.client_id}, partial(self._answered, self._session, entry.client_id)
+            self._refused(entry.client_id, LocalProtocolError(Status.TOO_LARGE))
+        return None
+
+    def _answered(self, session: Session, client_id: bytes, values: Any) -> None:
+        """Packet 2."""
+        if session is not self._session:
+            return  # its connection is gone, and the message will be sent again
+        if not isinstance(values, ImError):
+            self._end(client_id, Accepted(values.conversation, values.seq, values.time))
+        elif values.temporary:
+            self.outbox.refused(client_id, temporary=True)
+            session.give_up(values)
+        else:
+            self._refused(client_id, values)
+
+    def met(self, row: Any) -> None:
+        """A message of this device was met in the log."""
+        self._end(row.client_id, Accepted(row.conversation, row.seq, row.time), told=False)
+
+    def _end(self, client_id: bytes, accepted: Accepted, *, told: bool = True) -> None:
+        entry = self.outbox.accepted(client_id)
+        if entry is not None:
+            entry.item.over(accepted)
+        if told:
+            self._accepted(accepted.conversation, accepted.seq)
+
+    def _refused(self, client_id: bytes, error: ImError) -> None:
+        entry = self.outbox.refused(client_id, temporary=False)
+        if entry is not None:
+            log.info("a message was refused: {reason}", reason=str(error))  # its sender may not be waiting for the outcome
+            entry.item.over(error)
+
+    def _drop(self, sending: Sending) -> bool:
+        entry = sending._entry
+        assert entry is not None
+        unsent = self.outbox.drop(entry)
+        sending.over(LocalProtocolError(Status.NO_SUCH, "dropped before it was accepted"))
+        return unsent
+
+    def reset(self) -> None:
+        """Conversations have new ids: what is addressed by an old one cannot be sent."""
+        for entry in self.outbox:
+            if entry.item.values["conversation"]:
+                self.outbox.drop(entry)
+                why = "the server's store began afresh, and this conversation's id means nothing now"
+                entry.item.over(LocalProtocolError(Status.NO_SUCH, why))
+
+    def look(self) -> None:
+        """Tells of messages that have waited for long. A connection that does not answer is the session's to see."""
+        for entry in self.outbox.unsent(self._clock()):
+            self._unsent(entry.item)
+
+    def deadline(self) -> float | None:
+        """When `look` next has something to do."""
+        return self.outbox.deadline()

@@ -1,0 +1,532 @@
+"""What docs/protocol.md says beyond what can be derived: the rules that are no field and no number.
+
+Strategy: the page is one template, in the order in which somebody reads who writes a client. Every table, number and example that stands
+elsewhere in the source is a `$name` and is put in by `twisted_im.commands.protocol`, so a number in this text can only be a count or
+a piece of advice. A test knows every name in capitals, so that no code can be renamed behind this page's back.
+"""
+
+from __future__ import annotations
+
+from string import Template
+
+#: what a server's limits mean, by their names in `twisted_im.core.connection.Limits`: (unit, meaning, what happens beyond it)
+LIMITS = {
+    "handshake": ("s", "from the connection (TLS handshake included) to a whole hello", "`HANDSHAKE_TIMEOUT`"),
+    "login": ("s", "from the connection to a granted login, however many are tried", "`LOGIN_TIMEOUT`"),
+    "frame": ("s", "after login: from the first byte of a frame to its last", "`FRAME_TIMEOUT`"),
+    "unacknowledged": ("s", "notifies are out for so long without a rise of the client's count", "a ping"),
+    "ping": ("s", "that ping is unanswered for so long", "`UNRESPONSIVE`"),
+    "close": ("s", "after the last frame, for its bytes to leave and the stream to end", "the connection is cut"),
+    "heartbeat": ("s", "the heartbeat of clients that wish for none", "after 1.5 times this without a byte: `HEARTBEAT_TIMEOUT`"),
+    "min_heartbeat": ("s", "the shortest heartbeat granted", "a lower wish is raised to it"),
+    "max_heartbeat": ("s", "the longest heartbeat granted", "a higher wish is lowered to it"),
+    "window": ("notifies", "the most that are sent unacknowledged", "the session is behind"),
+    "requests": ("requests", "the most that a client may have unanswered", "`WINDOW_EXCEEDED`"),
+    "max_body": ("bytes", "the largest body after login", "`TOO_LARGE`, and the connection ends"),
+    "stranger_max_body": ("bytes", "the largest body from a client before its login is granted", "`TOO_LARGE`, and the connection ends"),
+    "write_budget": ("bytes", "notifies that wait because a client reads slowly", "the session is behind"),
+}
+
+#: what the limits of the format mean, by their names in `twisted_im.wire.schema`
+FORMAT_LIMITS = {
+    "MAX_UID": "a uid: 1 to this many bytes",
+    "MAX_TENANT": "a tenant: 0 to this many bytes",
+    "MAX_LABEL": "a device's label",
+    "MAX_SECRET": "a login's secret",
+    "MAX_AGENT": "a client's name in its hello",
+    "MAX_REASON": "a reason in an error or a disconnect",
+    "MAX_ROWS": "rows in one sync or history answer, not bytes",
+    "CONTENT_ROOM": "a message's content is at most the agreed largest body less this, so that it also fits into a history answer",
+}
+
+#: what each value means, by enumeration: (heading, meanings)
+ENUMS = {
+    "LoginMethod": ("Login methods", {
+        "PASSWORD": "the secret is the user's password, in UTF-8",
+        "TOKEN": "the secret is a token that something else has issued",
+        "ANONYMOUS": "the secret is empty; only where the operator lets anybody in",
+    }),
+    "ContentType": ("Content types", {
+        "TEXT": "UTF-8 text", "JSON": "a JSON document, in UTF-8", "BINARY": "bytes, of whatever the application means by them",
+        "REFERENCE": "a URI, in UTF-8, of something that is kept elsewhere, such as a file",
+    }),
+    "RowType": ("Row types", {
+        "MESSAGE": "a message",
+        "TOMBSTONE": "something that has expired or may not be seen any more: its seq stays, its content is empty",
+    }),
+    "ReceiptType": ("Receipt types", {
+        "DELIVERED": "this device has it: kept, or shown",
+        "READ": "the user has seen it; includes delivered",
+    }),
+    "ConversationKind": ("Kinds of conversation", {
+        "DIRECT": "two users, or one with oneself", "GROUP": "any number of members", "SYSTEM": "one reader, and the system writes",
+    }),
+    "SyncScope": ("Scopes of a sync", {
+        "CHANGED": "conversations with a row or a receipt after the position `since`",
+        "BEHIND": "of those, only the ones with rows that this device has not acknowledged",
+    }),
+    "Direction": ("Directions of a history request", {
+        "FORWARD": "if not all rows fit, the answer begins at `first`", "BACKWARD": "if not all rows fit, the answer ends at `last`",
+    }),
+    "DevicesAction": ("Actions on devices", {
+        "LIST": "lists all devices of the user", "REMOVE": "ends the device's session and forgets the device and its cursors",
+    }),
+    "SignalType": ("Signal types", {
+        "TYPING": "the sender is typing", "RINGING": "the sender calls", "CUSTOM": "whatever the application means by the content",
+    }),
+}  # fmt: skip
+
+#: what answers a request beyond the errors that every request can get (BAD_BODY, BAD_VALUE, UNKNOWN_COMMAND, UNAVAILABLE)
+ANSWERS = {
+    "HELLO": "Or it ends the connection: `VERSION`, `TOO_LARGE`, `MALFORMED` (an agent that is too long).",
+    "LOGIN": "Errors: `NOT_AUTHENTICATED`, `UNSUPPORTED` (the method), `BUSY`. After $refusals refused logins: the end, `LOGIN_FAILED`.",
+    "LOGOUT": "No disconnect notify follows.",
+    "PING": "",
+    "KICK": "To name one's own device, or one that does not exist, is no error and does nothing.",
+    "DEVICES": "Errors: `NO_SUCH` (to remove a device that does not exist), `BAD_VALUE` (to remove the device that asks).",
+    "MESSAGE": "Errors: `NO_SUCH`, `CONFLICT`, `STALE_ID`, `TOO_LARGE`, `UNSUPPORTED` (the content type), `BUSY`.",
+    "RECEIPT": "Errors: `NO_SUCH`, `BAD_VALUE` (above the head, or 0), `CONFLICT` (the device has a newer session, or was removed).",
+    "SYNC": "",
+    "HISTORY": "Errors: `NO_SUCH`.",
+    "SIGNAL": "Errors: `NO_SUCH`, `TOO_LARGE`.",
+}
+
+#: (what comes, what answers it)
+BAD_INPUT = [
+    ("garbage before hello", "Judged as a header, as soon as 16 bytes are there. `MALFORMED` if the sixth byte is no kind, `VERSION` if "
+     "the fifth is not $version, `TOO_LARGE` if the first four are above the cap. Fewer than 16 bytes: as silence."),
+    ("silence, or half a header", "Before hello `HANDSHAKE_TIMEOUT` after $handshake s; before login `LOGIN_TIMEOUT` after $login s, both "
+     "counted from the connection. Once open, half a frame: `FRAME_TIMEOUT` after $frame s; nothing at all: `HEARTBEAT_TIMEOUT`."),
+    ("a length of 2³²−1", "`TOO_LARGE`, judged by the header: nothing is kept and nothing is waited for."),
+    ("a body over the cap", "The same. The cap is $stranger_max_body bytes until a login is granted, then what hello agreed on."),
+    ("a content over its limit, in a body under the cap", "Error `TOO_LARGE`; the connection lives."),
+    ("an unknown version in a header", "`VERSION`. Versions that do not meet in a hello: the same."),
+    ("an unknown command", "A request: error `UNKNOWN_COMMAND`; the connection lives. A notify is passed over. "
+     "Before login: `UNEXPECTED`."),
+    ("a response to nothing", "`UNEXPECTED`."),
+    ("a request before login", "`UNEXPECTED`. Only what stands in “What may come” is not."),
+    ("a body of another shape", "In a request: error `BAD_BODY`; the connection lives. In a notify: `MALFORMED`."),
+    ("a wrong password, or an unknown user", "Error `NOT_AUTHENTICATED`, the same for both, and another login may be tried on the "
+     "connection. The refused login number $refusals: `LOGIN_FAILED`."),
+    ("a uid that is not UTF-8, not NFC, empty, too long, or has control characters", "Error `BAD_VALUE`."),
+    ("a WINDOW count above what was sent", "`ACK_ABOVE_SENT`. A count that is not above the last one is passed over."),
+    ("more requests unanswered than agreed", "`WINDOW_EXCEEDED`."),
+    ("the same client id with the same body", "The first answer again; nobody is told twice."),
+    ("the same client id with another body", "Error `CONFLICT`; the first message stands."),
+    ("a client id from before the horizon, or from the future", "Error `STALE_ID`."),
+    ("a message to nobody", "Error `NO_SUCH`."),
+    ("a message to oneself", "A conversation with one member. It is accepted, and one's other devices get it."),
+    ("a message, receipt, signal or history across tenants", "Error `NO_SUCH`, as if there were nothing: other tenants' users and "
+     "conversations cannot be seen."),
+    ("a conversation of which one is no member", "The same."),
+]  # fmt: skip
+
+PAGE = Template(
+    """\
+# Protocol, version $version
+
+<!-- Generated by `python -m twisted_im protocol` from the declarations in the source. Do not edit. -->
+
+This page is all that is needed to write a client, in any language. Test vectors for each frame are in [vectors.json](vectors.json);
+[the last section](#test-vectors) says how to use them.
+
+A client and a server exchange *frames* over one stream. A *request* is answered by a *response*; a *notify* is not answered. A user
+logs in on any number of *devices*, each with a connection of its own. Messages are rows of *conversations*: each row has a *seq*,
+1, 2, 3, … without gaps, and every member sees the same rows in the same order. What a push loses, reading the conversation gives
+again.
+
+The least that a client has to do:
+
+1. connect; send a HELLO request; keep to what its response says
+2. send a LOGIN request; wait for its response
+3. send a SYNC request, and read with HISTORY what this device has not got
+4. send a MESSAGE request with a new client id; it is accepted when its response comes; if none comes, reconnect and send the same
+   again
+5. show the rows that MESSAGE notifies bring, each seq once, in order; fill a gap with HISTORY
+6. send a RECEIPT request for what was shown, and WINDOW notifies for the notifies that came
+7. answer PING requests, and send one when nothing else was sent for a heartbeat
+8. when the connection ends, look whether to come back, and when
+
+## Transport
+
+The stream is TCP, or TLS from the first byte on. There is no upgrade from one to the other, and no ALPN; frames are the same on
+both. TLS is 1.2 or higher; the client checks the certificate against the name that it connected to. Host and port are the
+operator's choice. Where a Unix socket is offered, it carries the same stream.
+
+Several frames may be written at once and read at once; where the network cuts them means nothing. Switch Nagle's algorithm off, and
+write what belongs together in one call.
+
+## Frames
+
+All integers are unsigned and big-endian. Nothing is padded or aligned. A frame is a header of $header_size bytes and a body:
+
+```text
+0       4    5     6         8            12      14       16
++--------+----+-----+---------+------------+-------+--------+------------
+| length | v. | kind| command | request id | flags | status | body ...
++--------+----+-----+---------+------------+-------+--------+------------
+  u32      u8   u8    u16       u32          u16     u16      length bytes
+```
+
+$header_table
+
+A receiver judges a header before it reads the body, in this order: the kind, the version, the length against its cap. What fails
+ends the connection.
+
+Kinds:
+
+$kind_table
+
+- **Request ids** are chosen by the side that asks, and pair a response with its request. They must differ among the requests of one
+  side that are unanswered; the two sides' ids have nothing to do with each other. Responses may come in another order than their
+  requests.
+- **Flags** are 0 when sent; receivers ignore flags that they do not know.
+- **Status** is 0 in requests and notifies. In a response, 0 means that the body is the command's own; any other status means that
+  the body is an *error*, whatever the command:
+
+$error_table
+
+### Bodies
+
+A body has three parts, each of which may be missing:
+
+```text
++----------------------+-------------------------+-----------------------+
+| fixed-size fields    | sized byte strings, in  | the rest: one byte    |
+| (sizes among them)   | the order of their sizes| string, or rows       |
++----------------------+-------------------------+-----------------------+
+```
+
+- Fixed-size fields are integers (`u8`, `u16`, `u32`, `u64`) and byte strings of 16 bytes (`bytes[16]`).
+- A sized byte string has its size in a `u8` among the fixed fields, by the name `…_size`; its bytes stand after all fixed fields.
+- The rest takes what is left of the body, and may be empty.
+- **Rows** are the rest of some bodies: any number of them, each a `u32` size and then so many bytes, which are again a body of
+  these three parts.
+
+A body that ends early, or has bytes left over, is refused as a whole. The length in the header must be the body's.
+
+### Text and names
+
+Text is UTF-8 without a byte order mark and without a final zero.
+
+- A **uid** names a user within a tenant: UTF-8 in Unicode normal form C, 1 to $MAX_UID bytes, no control characters (Unicode
+  category Cc), case-sensitive.
+- A **tenant** is the same, but may be empty: the default tenant. Users of one tenant cannot see or reach those of another.
+- A **device** is 16 bytes, chosen at random once by the device and kept for ever. (tenant, uid, device) is what logs in.
+- **Times** are milliseconds since 1970-01-01 00:00 UTC, by the server's clock, unless a field says otherwise.
+
+### Limits of the format
+
+In bytes, unless said otherwise:
+
+$format_limits
+
+## Life of a connection
+
+![State diagram: start, greeted, login, open; each may go to closing and closed](connection.svg)
+
+Both ends keep the same state, moved by what passes on the stream. Each cell is the next state:
+
+$state_table
+
+A logout, redirect or disconnect ends a connection from any state before closing; the end of the bytes ends it from any state.
+
+### What may come
+
+Before a connection is open, only these frames may come. Any other ends the connection with `UNEXPECTED`, unknown commands included.
+
+$may_come
+
+Between a login request and its answer, a client sends nothing but answers to pings. On an open connection every command may come;
+an unknown request gets the error `UNKNOWN_COMMAND`, an unknown notify is passed over, a response to nothing ends it with
+`UNEXPECTED`. A client treats what a server sends in the same way.
+
+### Hello
+
+The client speaks first. In its hello request it says what it can do and wishes for; the response holds what both keep to:
+
+Wait for the response before you send anything else.
+
+- **version**: this page is version $version, so `min_version` ≤ $version ≤ `max_version`; else the connection ends with `VERSION`.
+- **features**: no bit is defined in version $version. A client sets none; a server grants none.
+- **max_body**: the server's own largest body, for both directions. A client that wishes for less cannot be served, since any
+  message for it may need as much: `TOO_LARGE`. Send 0, and be able to take what the response says ($max_body bytes by default), or
+  end the connection.
+- **heartbeat**: the client's wish, raised or lowered into $min_heartbeat to $max_heartbeat s; for 0, the server's ($heartbeat s by
+  default). Networks cut idle connections after 5 to 30 minutes, and each beat wakes a phone's radio.
+- **window**: the client's wish, or the server's ($window by default) if that is lower or the wish is 0; at least 1.
+- **requests**: the server's alone ($requests by default).
+- **time**: keep the difference to your own clock; client ids carry the server's time.
+
+A refused body of a hello (`BAD_BODY`) leaves the connection where it was, and another hello may follow until the deadline.
+
+### Login
+
+One login request, one device of one user. Granted: the connection is open, the session's `session` number is higher than that of
+each earlier login of this device, and notifies may come at once. Refused: an error response, and another login may be tried on the
+same connection until the deadline. After $refusals refused logins on one connection it ends with `LOGIN_FAILED`.
+
+- **epoch** names the life of the server's store. Keep it with your cursors. If it is another than the kept one, the store began
+  anew: conversation ids, seqs and positions kept from before mean nothing. Forget them and start as a new device, and tell the
+  person. Do the same for a conversation whose head is below what you have shown: the store was restored from a backup.
+- **horizon**: for so many seconds the server recognises the repeat of a client id.
+- **resume** is reserved; ignore it.
+
+**Takeover**: a login of a device that has a live session, anywhere, ends that session with `TAKEN_OVER`. The client that is told so
+must not come back by itself, or the two would take over from each other for ever.
+
+### Heartbeat
+
+Let H be the agreed heartbeat in seconds. The client sends a frame at least every H seconds; if it has nothing to say, a PING
+request. Any byte counts. A server that has heard nothing for 1.5 H ends the connection with `HEARTBEAT_TIMEOUT`. A client whose
+ping is not answered within $ping s takes the connection for dead: it closes it and comes back.
+
+The server pings too: when notifies are out for $unacknowledged s and the client's count has not risen. Answer a PING request at
+once, with a PING response that repeats its request id. No answer within $ping s: `UNRESPONSIVE`.
+
+### Deadlines and limits of a server
+
+The defaults; an operator may choose others. What a client needs to know of them is in the hello response.
+
+$limits_table
+
+While a server does not read from a connection because it is busy, that connection's deadlines stand still.
+
+### The end
+
+A side that ends a connection says why in a DISCONNECT notify, its last frame, and closes the stream when it has left. Nobody
+answers it: the other side closes too. The table of [disconnect codes](#disconnect-codes) says what each means. In the notify
+itself, `come_back` says whether the client should reconnect by itself, and `retry_after` how many milliseconds to wait first.
+
+- A client that leaves for good sends a LOGOUT request and waits for the response and the end of the stream. One that only closes
+  may send a DISCONNECT notify with code $NORMAL (`NORMAL`), or nothing.
+- A **REDIRECT** notify is also a last frame: wait `delay` milliseconds, connect to `address` (or to the same address, if it is
+  empty), log in there.
+- A stream that ends without a word is a lost connection: come back.
+
+Coming back: before attempt n = 0, 1, 2, … wait a random time, evenly from 0 to min(60, 2ⁿ) seconds (full jitter), and not less than
+`retry_after`. Begin at n = 0 again after a granted login.
+
+## Windows
+
+Two windows bound what is in flight. Neither is stored; both begin anew with each connection.
+
+**Requests.** A client has at most `requests` requests unanswered. One more ends the connection with `WINDOW_EXCEEDED`.
+
+**Notifies.** Both ends count the NOTIFY frames that the server has sent on this connection since it began. *Every notify counts*:
+MESSAGE, RECEIPT, SIGNAL, SYNC, and those with commands that you do not know. (Only DISCONNECT and REDIRECT do not, and they are the
+last.) The client tells its count in a WINDOW notify; the count is the total, not the difference. The server sends as long as fewer
+than `window` notifies are above the client's count.
+
+- Send a WINDOW notify when half of the window has come since the last one, and in any case within 1 s of a notify that it does not
+  cover yet.
+- Count a notify when you have taken it over: kept it, or queued it where it cannot get lost while the process lives.
+- A count above what was sent ends the connection (`ACK_ABOVE_SENT`). A count that is not above the last one is passed over.
+- It is not a receipt: it only makes room. What a user's device *has* is told by RECEIPT requests.
+
+**Behind.** If a notify does not fit into the window, or too many bytes wait because the client reads slowly, the server leaves it
+out and sends a SYNC notify, once; that one may go over the window by one, and counts. The session is then *behind*: it gets no more
+MESSAGE, RECEIPT and SIGNAL notifies until it sends a SYNC request. See [Sync and history](#sync-and-history).
+
+## The six packets
+
+```text
+ Alice's phone                 server                 Bob's devices, Alice's others
+      |                          |                          |
+      |  1  MESSAGE request      |                          |
+      |------------------------->|  the store keeps it      |
+      |  2  MESSAGE response     |                          |
+      |<-------------------------|  3  MESSAGE notify       |
+      |     accepted             |------------------------->|  shown, or kept
+      |                          |  4  RECEIPT request      |
+      |                          |<-------------------------|
+      |                          |  the store keeps it      |
+      |  6  RECEIPT notify       |  5  RECEIPT response     |
+      |<-------------------------|------------------------->|
+      |     delivered, or read   |                          |
+```
+
+*Accepted* means that the store has it, not that anybody has got it: a receiver who is away is no failed send. Any of the six may be
+lost, and its connection with it:
+
+| lost | what is left | what mends it |
+|---|---|---|
+| 1 | the sender waits | it reconnects and sends the same again |
+| 2 | the store has it, the sender waits | the same; the server knows the client id and gives the first answer again; nobody is told twice |
+| 3 | the receiver lacks a row | it sees the gap at the next row, or the head in its next sync, and reads with HISTORY |
+| 4 | the server does not know that it was delivered | the receiver sends the receipt again after its next login; receipts are cumulative |
+| 5 | the same, seen from the receiver | the same; a repeat changes nothing |
+| 6 | the sender does not know that it was delivered | the next receipt, or `peer_delivered` and `peer_read` of its next sync |
+
+## Sending
+
+A message is addressed to a conversation (`conversation` set, `target` empty), or to a user of one's own tenant (`conversation` 0,
+`target` the uid), which finds or makes the direct conversation of the two. The response names the conversation; use it from then
+on. A user exists from the first login on, or because the server's accounts know the name; a message to anybody else gets `NO_SUCH`.
+
+- **Client id.** Each message gets one, once, before it is sent the first time: a UUIDv7 (RFC 9562) by the *server's* clock. Its
+  bytes: 6 of milliseconds since 1970, big-endian; then `7x xx`; then `yx` and seven more, where the two highest bits of `y` are 1
+  and 0, and every other `x` is random. Corrected time = own clock + (time in the hello response − own clock when it came). Ids of
+  one device rise.
+- **Repeats.** (sender, client id) is the message's identity. The same id with the same body, byte for byte, gets the first answer
+  again, and no second row. With another body it gets `CONFLICT`; so keep the body as it was sent, and do not exchange a user for
+  the conversation when you send again.
+- **Horizon.** Ids are recognised for `horizon` seconds by their own time. Older ones, and those more than $ahead s ahead of the
+  server's clock, get `STALE_ID`. If a message waited longer than that, look in the conversation's history whether its client id is
+  there; if it is not, send it under a new id.
+- **Order.** Messages of one connection get their seqs in the order in which they were sent. Have at most `requests` unanswered.
+- **No answer** in time (20 s is a good time): close the connection, come back, and send all unanswered ones again, oldest first,
+  with the same ids and bodies. Never send again on a connection that lives: it adds repeats and no safety.
+- **A temporary error** (`temporary` is 1): nothing of it was kept. Send nothing further, close the connection, come back after
+  `retry_after`, and send again in order; else the messages behind it would overtake it.
+- **A lasting error**: tell the person, drop the message, go on.
+- Keep messages that are not accepted yet where they outlive the process. If one is not accepted after 120 s, tell the person that
+  it is not sent *yet*.
+
+## Receiving
+
+For each conversation keep `shown`: the seq up to which everything was shown (and kept) in order. When a row comes, by notify or by
+history:
+
+| seq | do |
+|---|---|
+| ≤ shown | drop it: a repeat |
+| shown + 1 | show it; shown rises; then look whether rows held back follow |
+| > shown + 1 | hold it back, and ask with HISTORY for shown + 1 to seq − 1 |
+
+- A **history answer** says “rows `first` to `last`, with nothing left out”. Rows of that range which are not in it are gone for
+  good: after showing those that are there, `shown` is `last`. Never wait for a row that an answer has covered. If the answer covers
+  less than was asked, ask for the rest. With `last` below `first` it covers nothing: there is nothing there yet.
+- **Floor**: rows up to it are gone. There is no use in asking for them: continue at `floor` + 1.
+- A **tombstone** counts like any row, and shows nothing.
+- **Own messages.** The device that sent a message gets no notify for it; its response is the news. Its seq counts as shown when its
+  turn comes: rows below it that are missing are still missing. When a device meets a message of its own in a history answer, it
+  knows it by the client id, and then it has been accepted, even if no response has come. One's *other* devices get a notify.
+- **Sender**, device, seq and time are set by the server and can be relied on.
+- **Content types and row types that you do not know** count like any row: show a placeholder.
+- A device that is far behind need not read everything: show the newest rows (direction 1), and read on downwards as the person
+  scrolls. Then order and completeness hold for the range that is shown.
+
+## Receipts
+
+A receipt is a state, not an event: “everything up to this seq”. Send one when rows were shown or kept (delivered), and when a
+person has seen them (read); not one for each row, but the newest now and then. A lower seq than before changes nothing. After a
+login, send again what was not answered.
+
+Delivered moves this device's cursor and the user's delivered mark, the highest of all devices. Read moves the user's read mark, and
+includes delivered. When a mark has moved, a RECEIPT notify goes out with the mark, the type and the user:
+
+| in | delivered goes to | read goes to |
+|---|---|---|
+| a direct conversation | the other user's devices | those, and the reader's other devices |
+| one with oneself | one's other devices | one's other devices |
+| a group | nobody | the reader's other devices |
+
+Keep, for each conversation, user and type, the highest seq that you were told.
+
+## Sync and history
+
+A SYNC request asks which conversations have changed since a *position*, a place in the order in which the store has committed. The
+rows of its answer say for each where it stands, and HISTORY reads what is missing.
+
+1. First page: `after` 0, `since` the kept position (0 on a new device), `scope` 0.
+2. While `more` is 1: the same request, with `after` the last conversation id of the page before.
+3. Keep the position of the *first* page as the next `since`, with the epoch, once all rows are worked in (for each, the head that
+   it must reach is kept, or its rows are read).
+4. For each row with `head` above `shown`: HISTORY from max(shown, floor) + 1 to head. `peer_delivered` and `peer_read` bring the
+   receipts up to date.
+
+**After a login** do this at once. The server has put the session among those that get notifies before it answers the login; what
+was committed before is in the sync, what is committed after is pushed. Between the two lies nothing; some rows may come by both
+ways, and seqs tell.
+
+**After a SYNC notify** send a WINDOW notify with the present count, and then do the same. (Without room in the window, the session
+is behind again at the next row.) The server sends notifies again from the SYNC request on, before it reads for the answer, so again
+nothing lies between.
+
+`scope` 1 leaves out conversations in which this device has acknowledged every row; receipts of others are then not seen.
+
+A **history** request asks for seqs `first` to `last`, 1 ≤ first ≤ last; `last` may be above the head. The answer holds at most
+`limit` rows, at most $MAX_ROWS, and at most what fits into a body.
+
+## Signals
+
+A signal matters only now: typing, ringing. It goes to every session of the conversation's members, or of the user named, but for
+the one that sent it. It is not stored, and is left out where a session is behind. Its content is at most $signal_content bytes; its
+`lifetime` counts up to $signal_lifetime ms. A signal to a user carries conversation 0 and head 0.
+
+Drop a signal when the server's time is past `expires`, or when a row of the conversation above `head` has come: it says what was
+before that row.
+
+## Devices
+
+- **KICK** ends the session of another device of one's own, with `KICKED`. It may log in again, but not by itself.
+- **DEVICES** lists one's devices, or removes one: its session ends in the same way, and its cursors are forgotten, so that its next
+  login is a new device's.
+
+## Frame by frame
+
+Offsets are within the body. The arrow says who may send the frame.
+
+$frames
+
+## Enumerations
+
+Values that are not listed are refused with `BAD_VALUE` or `UNSUPPORTED` when a client sends them. A client that meets one passes
+over what it does not understand.
+
+$enums
+
+## Status codes
+
+In the header of a response. *Again?* says whether the same request can succeed later; it is also in the error's `temporary`. A
+status that you do not know: go by `temporary`.
+
+$status_table
+
+## Disconnect codes
+
+In a DISCONNECT notify. A code that you do not know: go by `come_back`.
+
+$disconnect_table
+
+A client that ends a connection because the server broke these rules uses the same codes.
+
+## Bad input and its answer
+
+In every case other connections notice nothing. Where a code stands without “error”, the connection ends with it.
+
+$bad_input
+
+## Extension rules
+
+- Flags, features and statuses that one does not know are ignored; statuses and disconnect codes say in their bodies what to do.
+- Commands that one does not know get `UNKNOWN_COMMAND`, or are passed over. The families of commands (the high byte) are:
+  $families.
+- A body changes only with a higher version, or with a feature bit that the client has asked for and the server has granted. Nobody
+  has to be able to read fields that he has not agreed to.
+- The same holds for fields of rows. Rows stand behind their sizes, so that one that cannot be understood can be passed over.
+- New values of enumerations may appear in what a server sends; see [Enumerations](#enumerations).
+
+## A login and a message, byte by byte
+
+C → S is from the client to the server. Alice's phone logs in and writes to Bob; his phone acknowledges; she is told.
+
+$story
+
+## Test vectors
+
+`vectors.json` holds every frame at least once, and the edges. It is one object:
+
+- `frames`: each has `name`, `about`, `kind`, `command`, `request_id`, `flags`, `status`, `body` (field values by name, sizes left
+  out) and `hex`, the whole frame. Numbers of 64 bits are strings of decimal digits; byte strings are hex; rows are lists of
+  objects. A reader must get the values from the hex; a writer must get the hex from the values.
+- `errors`: the same, of responses with an error.
+- `refused`: bytes that are not in order: `state` is the connection's when they come (open as alice, who has one device and no
+  conversation), `hex` the bytes, and `answer` what a server with the defaults does: `{"disconnect": code, "name": …}`, `{"status":
+  code, "name": …}`, or `{"nothing": what happens instead}`.
+
+Devices, ids and times in them are made up so that an eye finds them; real ones are random. The `client_id` is from 2026-01-01, so a
+server refuses it as stale.
+"""
+)

@@ -1,0 +1,56 @@
+"""When to try again, and when to give up: pure, with `now` and randomness as arguments.
+
+Strategy: no timer for each connection. Whoever has a deadline says when; `Deadlines` keeps them in coarse slots, and the one who owns
+the only timer asks what is due. A deadline that has moved on is found when its old slot comes, and is put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+def full_jitter(random: Callable[[], float], *, base: float = 1.0, cap: float = 60.0) -> Callable[[int], float]:
+    """A retry policy: the n-th wait is uniform in (0, min(cap, base · 2ⁿ)) seconds.
+
+    Full jitter spreads a crowd of clients that lost the same server at the same moment over the whole interval
+    (M. Brooker, "Exponential Backoff And Jitter", AWS, 2015).
+
+    Args:
+        random: gives a float in [0, 1).
+        base: seconds; the first wait's upper bound is this.
+        cap: seconds.
+    """
+
+    def wait(failures: int) -> float:
+        return random() * min(cap, base * 2.0 ** min(failures, 32))
+
+    return wait
+
+
+class Deadlines(Generic[T]):
+    """Who is to be looked at when, in slots of `grain` seconds.
+
+    Args:
+        grain: seconds; nobody is looked at early, and nobody later than this after the deadline.
+    """
+
+    __slots__ = ("_slots", "grain")
+
+    def __init__(self, grain: float) -> None:
+        self.grain = grain
+        self._slots: dict[int, list[T]] = {}
+
+    def put(self, item: T, when: float) -> None:
+        """Has `due` give the item back once `when` has passed. To put it twice gives it back twice."""
+        self._slots.setdefault(int(when / self.grain) + 1, []).append(item)
+
+    def due(self, now: float) -> list[T]:
+        """Everything whose time has come, oldest first; it is forgotten here."""
+        current = int(now / self.grain)
+        return [item for slot in sorted(s for s in self._slots if s <= current) for item in self._slots.pop(slot)]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._slots.values()))

@@ -1,0 +1,40 @@
+"""The one place of figures: what this process has done so far, as plain integers.
+
+Strategy: the hot path adds to local sums and puts them here once a turn or once a batch; whoever shows figures (the log line at
+the end, a test, later a metrics page) takes a snapshot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(slots=True)
+class Counters:
+    """Sums since the start; `sessions` and `connections` are the present numbers."""
+
+    frames_in: int = 0  #: whole frames received
+    bytes_in: int = 0
+    frames_out: int = 0
+    bytes_out: int = 0
+    writes: int = 0  #: socket writes: one for each connection and reactor turn
+    connections: int = 0
+    sessions: int = 0
+    logins: int = 0
+    refused: int = 0  #: logins refused
+    accepted: int = 0  #: messages stored
+    duplicates: int = 0  #: messages that came again and got their first answer
+    delivered: int = 0  #: message notifies pushed to devices
+    receipts: int = 0  #: receipts that moved a cursor
+    behind: int = 0  #: times that a slow session was told to pull
+    signals: int = 0
+    errors: int = 0  #: requests answered with an error
+    disconnects: int = 0  #: connections that this side ended with a code
+    commits: int = 0  #: store transactions
+    turns: int = 0  #: reactor turns that had work at their end
+    turn_seconds: float = 0.0  #: spent at the end of turns: commits, fan-out, writes
+    longest_turn: float = 0.0  #: seconds
+
+    def snapshot(self) -> dict[str, float]:
+        """A copy, by name."""
+        return asdict(self)

@@ -1,0 +1,77 @@
+"""Streams: TCP, TLS and Unix sockets, as Twisted's endpoint strings describe them.
+
+TLS is an endpoint string, and nothing else in the server knows of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import DeferredList, inlineCallbacks, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.logger import Logger
+
+from twisted_im.pump import Pump, corked
+from twisted_im.server.node import Node
+
+log = Logger()
+
+
+class _PumpFactory:
+    """Makes a pump for each connection that comes in."""
+
+    noisy = False
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def buildProtocol(self, address: object) -> Pump:
+        return self._node.accept()
+
+    def doStart(self) -> None:
+        """Twisted calls this when a port opens."""
+
+    def doStop(self) -> None:
+        """Twisted calls this when a port closes."""
+
+
+class Ports:
+    """The ports of one node.
+
+    Args:
+        descriptions: endpoint strings, such as "tcp:7777:interface=127.0.0.1".
+        reactor: listens.
+
+    Attributes:
+        addresses: where it listens, as "host:port" or a path, once open.
+    """
+
+    def __init__(self, node: Node, descriptions: Sequence[str], reactor: Any) -> None:
+        self._node = node
+        self._descriptions = descriptions
+        self._reactor = reactor
+        self._ports: list[Any] = []
+        self.addresses: list[str] = []
+
+    @inlineCallbacks
+    def open(self) -> Any:
+        """Listens everywhere; if one port cannot be had, those before it are closed again and the reason is the failure."""
+        reactor = corked(self._reactor)
+        try:
+            for description in self._descriptions:
+                port = yield serverFromString(reactor, description).listen(_PumpFactory(self._node))
+                self._ports.append(port)
+                host = port.getHost()
+                name = host.name.decode() if hasattr(host, "name") else f"{host.host}:{host.port}"
+                self.addresses.append(name)
+                strategy = self._node.router.strategy
+                log.info("listening on {address}", event="listening", address=name, node=self._node.name, strategy=strategy)
+        except Exception:
+            yield self.close()
+            raise
+
+    def close(self) -> Any:
+        """Stops listening."""
+        ports, self._ports = self._ports, []
+        return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)

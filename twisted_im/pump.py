@@ -1,0 +1,703 @@
+"""Bytes around any `Connection`: the Twisted protocol, and the cork that makes it cheap.
+
+Strategy: one write to the socket for each connection and reactor turn. `transport.write` would register with epoll, wait for
+the next turn, send, and unregister; measured, that is half the cost of a relayed message (docs/performance.md). Instead:
+
+    during a turn        frames are collected        Pump.out, a list of byte strings
+    at the turn's end    the ledger commits          Turn.steps, in order
+                         each touched pump is joined Pump.flush  →  transport.write, once
+    beneath TLS, or      the bytes go straight to    DirectTransport.write  →  socket.send
+    beneath the pump     the socket
+
+`DirectTransport` stands between TCP and whatever is above it (the pump, or TLS and then the pump), because a `send` above TLS
+would not reach the socket. What the socket does not take becomes Twisted's to send (the *tail*), and until Twisted's buffer is
+empty nothing may overtake it: every later write is handed to Twisted as well. A pull producer tells when that is: Twisted
+asks it for more as soon as its buffer is empty. `corked(reactor)` puts a `DirectTransport` under everything that listens or connects.
+
+Reading is done in the same spirit: `Readable` reads from all sockets that have something in one loop, which saves the reactor's
+bookkeeping for each of them.
+
+Backpressure: while there is a tail the pump is *clogged* and keeps its frames. Whoever pushes counts the bytes (`room`), so
+that a slow reader costs no more than its budget.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocol, IPullProducer, IPushProducer, IReactorFDSet, IReadDescriptor, ITransport
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import directlyProvides, implementer, providedBy
+
+from twisted_im.core.connection import Connection, Due, Event, Limits, State
+from twisted_im.core.pacing import Deadlines
+from twisted_im.counters import Counters
+from twisted_im.errors import Disconnect, ImError, RemoteProtocolError
+from twisted_im.wire.codec import CODECS, notify, reason_bytes, refusal, request, response
+from twisted_im.wire.framing import Frame
+from twisted_im.wire.schema import Command, Kind
+
+log = Logger()
+
+#: A command: it gets the pump's context (the session, once there is one) and the frame. It may return a Deferred, and then the
+#: pump takes nothing more from this connection until that has fired.
+Handler = Callable[[Any, Frame], Deferred[Any] | None]
+
+
+class Owner(Protocol):
+    """Who is told of a pump's life: a node, or a client."""
+
+    def pump_made(self, pump: Pump) -> None:
+        """The connection is there; sets `commands` and `context`."""
+
+    def pump_lost(self, pump: Pump, reason: Failure) -> None:
+        """It is gone; nothing more comes from it, and writes go nowhere."""
+
+    def strange_frame(self, pump: Pump, frame: Frame) -> None:
+        """A frame that no command takes. May raise an `ImError`."""
+
+
+class _Nowhere(list[bytes]):
+    """What a pump collects frames in once it has said its last: it keeps nothing, and looks as if it were queued already, so the
+    hot path needs no check."""
+
+    def append(self, frame: bytes) -> None:
+        pass
+
+    def __bool__(self) -> bool:
+        return True
+
+
+_NOWHERE = _Nowhere()
+
+
+class Turn:
+    """What is done once at the end of each reactor turn, and the one timer of all deadlines.
+
+    Args:
+        reactor: an `IReactorTime`.
+        clock: seconds, monotonic: the reactor's own clock moves with the system's.
+        grain: seconds between looks at the deadlines.
+    """
+
+    def __init__(
+        self, reactor: Any, *, clock: Callable[[], float] = time.monotonic, counters: Counters | None = None, grain: float = 0.25
+    ) -> None:
+        self.reactor = reactor
+        self.now = clock
+        self.counters = counters if counters is not None else Counters()
+        self.steps: list[Callable[[], None]] = []
+        self.dirty: list[Pump] = []
+        self.booked = False
+        self.deadlines: Deadlines[Pump] = Deadlines(grain)
+        self._sweep: Any = None
+
+    def book(self) -> None:
+        """Has `end` run when the present reactor turn ends."""
+        if not self.booked:
+            self.booked = True
+            self.reactor.callLater(0, self.end)
+
+    def end(self) -> None:
+        """Commits, and writes what was collected. A step or pump that fails is logged and does not stop the others."""
+        self.booked = False
+        began = self.now()
+        for step in self.steps:
+            try:
+                step()
+            except Exception:
+                log.failure("a step at the end of a turn failed")
+        touched, self.dirty = self.dirty, []
+        for pump in touched:
+            try:
+                pump.flush(began)
+            except Exception:
+                log.failure("writing to a connection failed")
+                pump.abort()
+        spent = self.now() - began
+        counters = self.counters
+        counters.turns += 1
+        counters.turn_seconds += spent
+        if spent > counters.longest_turn:
+            counters.longest_turn = spent
+
+    def look_at(self, pump: Pump, when: float) -> None:
+        """Has the pump's deadline checked at about this time."""
+        self.deadlines.put(pump, when)
+        if self._sweep is None:
+            self._sweep = self.reactor.callLater(self.deadlines.grain, self._look)
+
+    def _look(self) -> None:
+        self._sweep = None
+        for pump in self.deadlines.due(self.now()):
+            pump.overdue()
+        if len(self.deadlines) and self._sweep is None:
+            self._sweep = self.reactor.callLater(self.deadlines.grain, self._look)
+
+    def stop(self) -> None:
+        """Writes what is there and forgets the deadlines; no timer is left."""
+        self.end()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+
+
+@implementer(IProtocol, IPushProducer)
+class Pump:
+    """The driver of one connection: reads bytes, dispatches frames, collects what is written.
+
+    Attributes:
+        commands: tag → handler, for the present state; the owner changes it.
+        context: what handlers get first: the pump itself, and the session after login.
+        out: frames that leave at the turn's end.
+        room: bytes that may still be pushed before the reader counts as slow.
+    """
+
+    __slots__ = (
+        "_budget", "_held", "_looked_at", "_waiting", "clogged", "commands", "connection", "context", "counters", "out", "owner", "room",
+        "transport", "turn",
+    )  # fmt: skip
+
+    def __init__(self, owner: Owner, turn: Turn, limits: Limits, *, accepting: bool) -> None:
+        self.owner = owner
+        self.turn = turn
+        self.counters = turn.counters
+        self.connection = Connection(limits, turn.now(), accepting=accepting)
+        self.commands: dict[int, Handler] = {}
+        self.context: Any = self
+        self.out: list[bytes] = []
+        self.room = self._budget = limits.write_budget
+        self.clogged = False
+        self.transport: Any = None
+        self._held: list[Frame] | None = None
+        self._waiting = 0
+        self._looked_at = 0.0
+
+    # ---- Twisted's side
+
+    def makeConnection(self, transport: ITransport) -> None:
+        self.transport = transport
+        transport.registerProducer(self, True)  # type: ignore[attr-defined]  # every stream transport has it
+        self.connectionMade()
+
+    def connectionMade(self) -> None:
+        self.counters.connections += 1
+        self.owner.pump_made(self)
+        self._book()
+
+    def dataReceived(self, data: bytes) -> None:
+        turn = self.turn
+        if not turn.booked:
+            turn.book()
+        connection = self.connection
+        frames = connection.receive(data, turn.now())
+        counters = self.counters
+        counters.bytes_in += len(data)
+        counters.frames_in += len(frames)
+        if self._held is None:
+            self._dispatch(frames)
+        else:
+            self._held.extend(frames)
+        if connection.reader.kept:
+            self._book()
+        elif connection.reader.fault is not None and self._held is None:
+            self.disconnect(connection.reader.fault)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.connection.advance(Event.LOST, self.turn.now())
+        self.counters.connections -= 1
+        self._held = []
+        self.out = _NOWHERE
+        self.owner.pump_lost(self, reason)
+        self.commands, self.context = {}, None
+
+    def pauseProducing(self) -> None:
+        """The socket did not take everything."""
+        self.clogged = True
+
+    def resumeProducing(self) -> None:
+        """The socket has taken everything."""
+        self.clogged = False
+        self.room = self._budget
+        if self.out:
+            self.flush(self.turn.now())
+        if self._waiting == 0 and self._held is not None:
+            self._release()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; `connectionLost` follows."""
+        self.out = _NOWHERE
+
+    # ---- frames in
+
+    def _dispatch(self, frames: Iterable[Frame]) -> None:
+        """The loop of the hot path: one dictionary look-up and one call for each frame."""
+        rest = iter(frames)
+        for frame in rest:
+            try:
+                handler = self.commands.get(frame[0])
+                result = (handler or self._strange)(self.context, frame)
+                if result is not None:
+                    self._wait_for(result, frame)
+            except ImError as error:
+                self.refuse(frame, error)
+            except Exception:
+                self._fail(frame)
+            if self._held is not None:
+                self._held.extend(rest)
+
+    def _strange(self, _: Any, frame: Frame) -> None:
+        if self.connection.state in (State.CLOSING, State.CLOSED):
+            return
+        if not self.connection.may_come(frame[0]):
+            raise RemoteProtocolError(
+                Disconnect.UNEXPECTED, f"command 0x{frame[0] & 0xFFFF:04x} may not come in state {self.connection.state.value}"
+            )
+        self.owner.strange_frame(self, frame)
+
+    def refuse(self, frame: Frame, error: ImError) -> None:
+        """Answers a request with an error, or ends the connection if the error is of that kind."""
+        if isinstance(error.code, Disconnect):
+            self.disconnect(error)
+        elif frame[0] >> 16 & 0xFF == Kind.REQUEST:
+            self.counters.errors += 1
+            self.write(refusal(frame[0] & 0xFFFF, frame[1], error))
+        else:
+            self.disconnect(RemoteProtocolError(Disconnect.MALFORMED, error.reason))
+
+    def _fail(self, frame: Frame) -> None:
+        log.failure("command 0x{command:04x} failed", command=frame[0] & 0xFFFF)
+        self.disconnect(ImError(Disconnect.INTERNAL))
+
+    def suspend(self) -> None:
+        """Takes nothing more from this connection until `resume`; calls nest."""
+        self._waiting += 1
+        if self._held is None:
+            self._held = []
+            self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """Ends one `suspend`. A clogged connection goes on later, when its reader has caught up."""
+        self._waiting -= 1
+        if self._waiting == 0 and self._held is not None and not self.clogged:
+            self._release()
+
+    def _release(self) -> None:
+        if self.connection.state in (State.CLOSING, State.CLOSED):
+            return
+        self.turn.book()
+        held, self._held = self._held or [], None
+        self.connection.heard = self.turn.now()  # the time in which nothing was read is not the peer's silence
+        self._dispatch(held)
+        if self._held is None and self.connection.state not in (State.CLOSING, State.CLOSED):
+            if self.connection.fault is not None:
+                self.disconnect(self.connection.fault)
+            else:
+                self.transport.resumeProducing()
+
+    def _wait_for(self, result: Deferred[Any], frame: Frame) -> None:
+        self.suspend()
+
+        def failed(failure: Failure) -> None:
+            error = failure.check(ImError)
+            if error is not None:
+                self.refuse(frame, failure.value)  # type: ignore[arg-type]  # checked in the line above
+            else:
+                log.failure("command 0x{command:04x} failed", failure, command=frame[0] & 0xFFFF)
+                self.disconnect(ImError(Disconnect.INTERNAL))
+
+        result.addErrback(failed)
+        result.addBoth(lambda _: self.resume())
+
+    # ---- frames out
+
+    def write(self, data: bytes) -> None:
+        """Has one frame leave at the end of this turn."""
+        out = self.out
+        if not out:
+            turn = self.turn
+            turn.dirty.append(self)
+            if not turn.booked:
+                turn.book()
+        out.append(data)
+
+    def flush(self, now: float) -> None:
+        """The turn's end: everything collected, in one write."""
+        out = self.out
+        if self.clogged or not out or out is _NOWHERE:
+            return
+        data = out[0] if len(out) == 1 else b"".join(out)
+        counters = self.counters
+        counters.frames_out += len(out)
+        counters.bytes_out += len(data)
+        counters.writes += 1
+        out.clear()
+        connection = self.connection
+        connection.sent = now
+        if connection.pushed != connection.acknowledged and not connection.unacknowledged_since:
+            connection.unacknowledged_since = now
+            self._book()
+        self.room = self._budget
+        self.transport.write(data)
+
+    # ---- time
+
+    def _book(self) -> None:
+        """Has the turn look at this connection at its deadline, unless it will do so before that anyway."""
+        when = self.connection.deadline()
+        if not self._looked_at or when < self._looked_at:
+            self._looked_at = when
+            self.turn.look_at(self, when)
+
+    def overdue(self) -> None:
+        """A deadline may have come."""
+        connection = self.connection
+        if connection.state is State.CLOSED:
+            return
+        self._looked_at = 0.0
+        now = self.turn.now()
+        due = None if self._waiting and connection.state is State.OPEN else connection.check(now)
+        if due is Due.ABORT:
+            self.abort()
+            return
+        if due is Due.PING:
+            self.write(request(Command.PING, 1))
+        elif isinstance(due, Disconnect):
+            self.disconnect(ImError(due))
+        self._looked_at = max(connection.deadline(), now)
+        self.turn.look_at(self, self._looked_at)
+
+    # ---- the end
+
+    def disconnect(self, error: ImError, *, last: bytes | None = None) -> None:
+        """Says why, sends what is there, and closes. A peer that does not take it is cut off after a while.
+
+        Args:
+            error: with a `Disconnect` code.
+            last: a frame to be sent instead of the disconnect notify.
+        """
+        connection = self.connection
+        if connection.state in (State.CLOSING, State.CLOSED):
+            return
+        if last is None:
+            self.counters.disconnects += 1
+            last = notify(
+                Command.DISCONNECT,
+                code=error.code,
+                come_back=int(error.temporary),
+                retry_after=error.retry_after,
+                reason=reason_bytes(error),
+            )
+        self.write(last)
+        self.hang_up()
+
+    def _close(self, last: bytes) -> None:
+        if self.connection.state is State.CLOSED:
+            return
+        if last:
+            self.counters.bytes_out += len(last)
+            self.counters.writes += 1
+            self.transport.write(last)
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def hang_up(self) -> None:
+        """Closes without a word, since the other side has said why."""
+        if self.connection.state not in (State.CLOSING, State.CLOSED):
+            self.connection.advance(Event.END, self.turn.now())
+            self._held = []
+            last, self.out = b"".join(self.out), _NOWHERE
+            self._book()
+            self.turn.reactor.callLater(0, self._close, last)  # not from within a call that the transport has made
+
+    def abort(self) -> None:
+        """Cuts the connection without another byte."""
+        if self.connection.state is not State.CLOSED:
+            self.transport.abortConnection()
+
+    # ---- what every owner answers alike
+
+    def answer_ping(self, frame: Frame) -> None:
+        CODECS[Kind.REQUEST, Command.PING].read(frame[3])
+        self.write(response(Command.PING, frame[1], time=int(time.time() * 1000)))
+
+    @property
+    def peer(self) -> str:
+        """Where the other side is, for logs and limits."""
+        address = self.transport.getPeer()
+        host = getattr(address, "host", None)
+        return f"{host}:{address.port}" if host is not None else "unix"
+
+
+@implementer(IPullProducer)
+class _Tail:
+    """Learns from Twisted when the bytes that the socket did not take have left."""
+
+    __slots__ = ("_direct", "_first")
+
+    def __init__(self, direct: DirectTransport) -> None:
+        self._direct = direct
+        self._first = True
+
+    def resumeProducing(self) -> None:
+        if self._first:  # the call that registering itself makes
+            self._first = False
+        else:
+            self._direct.tail_sent()
+
+    def stopProducing(self) -> None:
+        self._first = True
+
+
+@implementer(IReadDescriptor)
+class Readable:
+    """Reads from every socket that has something, in one loop for the whole reactor turn.
+
+    To the reactor it is one descriptor: an epoll of its own, which is readable while any of its sockets is. That saves the reactor's
+    bookkeeping for each read, and bounds a turn: what is read in one turn is still in the processor's cache when it is answered.
+    """
+
+    #: Sockets read in one turn. More would leave the cache; fewer would join fewer frames into one write.
+    AT_ONCE = 256
+    #: Bytes taken from a socket at once, as Twisted does.
+    SIZE = 64 * 1024
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._epoll: Any = None
+        self._of: dict[int, DirectTransport] = {}
+
+    def add(self, fd: int, direct: DirectTransport) -> None:
+        """Begins to read from a socket."""
+        if not self._of:
+            self._epoll = select.epoll()
+            self._reactor.addReader(self)
+        if fd not in self._of:
+            self._epoll.register(fd, select.EPOLLIN)
+            self._of[fd] = direct
+
+    def remove(self, fd: int) -> None:
+        """Reads no more from it; it may be closed already."""
+        if self._of.pop(fd, None) is None:
+            return
+        with suppress(OSError):  # a closed descriptor has left the epoll by itself
+            self._epoll.unregister(fd)
+        if not self._of:
+            self._reactor.removeReader(self)
+            self._epoll.close()
+
+    def fileno(self) -> int:
+        return -1 if self._epoll.closed else int(self._epoll.fileno())
+
+    def logPrefix(self) -> str:
+        return "twisted_im"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor is going down; every transport is told so by itself."""
+
+    def doRead(self) -> None:
+        of = self._of
+        for fd, _ in self._epoll.poll(0, self.AT_ONCE):
+            direct = of.get(fd)
+            if direct is None:
+                continue  # it went away earlier in this loop
+            try:
+                data = direct.recv(self.SIZE)
+                if data:
+                    direct.dataReceived(data)
+                else:
+                    direct.leave_reading()
+            except (BlockingIOError, InterruptedError):
+                continue
+            except OSError:
+                direct.abortConnection()
+            except Exception:
+                log.failure("a protocol failed on what it received")
+                direct.abortConnection()
+
+
+@implementer(IProtocol, ITransport)
+class DirectTransport:
+    """A transport whose `write` is a `send` on the socket; Twisted gets only what the socket does not take.
+
+    It is the protocol of a TCP connection, and the transport of what stands above it. The connection's life stays Twisted's: its
+    end is met there, and so are errors.
+    """
+
+    __slots__ = ("_above", "_fd", "_producer", "_readable", "_send", "_tail", "_tcp", "dataReceived", "recv")
+
+    def __init__(self, above: Any, readable: Readable | None) -> None:
+        self._above = above
+        self._readable = readable
+        self._fd = -1
+        self.recv: Callable[[int], bytes] = self._nothing
+        self._producer: Any = None
+        self._send: Callable[[bytes], int] = self._closed
+        self._tail = False
+        self._tcp: Any = None
+        self.dataReceived: Callable[[bytes], None] = above.dataReceived
+
+    @staticmethod
+    def _closed(data: bytes) -> int:
+        return len(data)
+
+    @staticmethod
+    def _nothing(size: int) -> bytes:
+        return b""
+
+    # ---- as the protocol of a TCP connection
+
+    def makeConnection(self, transport: Any) -> None:
+        self._tcp = transport
+        handle = transport.getHandle()
+        self._send, self.recv = handle.send, handle.recv
+        if self._readable is not None:
+            transport.pauseProducing()
+            self._fd = handle.fileno()
+            self._readable.add(self._fd, self)
+        if hasattr(transport, "setTcpNoDelay"):
+            transport.setTcpNoDelay(True)  # every write is a whole turn's worth; waiting for more helps nobody
+        self._above.makeConnection(self)
+        self.dataReceived = self._above.dataReceived
+
+    def connectionLost(self, reason: Failure) -> None:
+        self._send, self.recv, self._producer = self._closed, self._nothing, None
+        if self._readable is not None:
+            self._readable.remove(self._fd)
+            self._readable = None
+        self._above.connectionLost(reason)
+
+    def leave_reading(self) -> None:
+        """The other side has ended its stream: Twisted meets that too, and does what is to be done."""
+        if self._readable is not None:
+            self._readable.remove(self._fd)
+            self._readable = None
+            self._tcp.resumeProducing()
+
+    # ---- as the transport of what is above
+
+    def write(self, data: bytes) -> None:
+        if self._tail:
+            self._tcp.write(data)
+            return
+        try:
+            sent = self._send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._tcp.write(data)  # Twisted meets the same error, and ends the connection in its own time
+            return
+        if sent < len(data):
+            self._tail = True
+            self._tcp.write(data[sent:])
+            if self._producer is not None:
+                self._producer.pauseProducing()
+            self._tcp.registerProducer(_Tail(self), False)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self.write(b"".join(data))
+
+    def tail_sent(self) -> None:
+        """Twisted's buffer is empty: writes may go to the socket again."""
+        self._tail = False
+        self._tcp.unregisterProducer()
+        if self._producer is not None:
+            self._producer.resumeProducing()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        if not streaming:
+            raise ValueError("only push producers: whatever stands above keeps its own queue")
+        self._producer = producer
+        if self._tail:
+            producer.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+
+    def pauseProducing(self) -> None:
+        if self._readable is not None:
+            self._readable.remove(self._fd)
+        else:
+            self._tcp.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        if self._readable is None:
+            self._tcp.resumeProducing()
+        elif not self._tcp.disconnecting:
+            self._readable.add(self._fd, self)
+
+    def loseConnection(self, *reason: Any) -> None:
+        if self._readable is not None:
+            self._readable.remove(self._fd)
+        self._tcp.loseConnection(*reason)
+
+    def abortConnection(self) -> None:
+        if self._readable is not None:
+            self._readable.remove(self._fd)
+        self._tcp.abortConnection()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._tcp, name)
+
+
+class DirectFactory:
+    """Puts a `DirectTransport` under every protocol of another factory."""
+
+    def __init__(self, above: Any, readable: Readable | None) -> None:
+        self._above = above
+        self._readable = readable
+
+    def buildProtocol(self, address: Any) -> Any:
+        protocol = self._above.buildProtocol(address)
+        return None if protocol is None else DirectTransport(protocol, self._readable)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._above, name)
+
+
+class CorkedReactor:
+    """A reactor whose TCP and Unix connections have a `DirectTransport` at the bottom, TLS or not. See `corked`."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        able = hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
+        self._readable = Readable(reactor) if able else None
+        directlyProvides(self, providedBy(reactor))
+
+    def listenTCP(self, port: int, factory: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._reactor.listenTCP(port, DirectFactory(factory, self._readable), *args, **kwargs)
+
+    def listenUNIX(self, address: str, factory: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._reactor.listenUNIX(address, DirectFactory(factory, self._readable), *args, **kwargs)
+
+    def listenSSL(self, port: int, factory: Any, contextFactory: Any, *args: Any, **kwargs: Any) -> Any:
+        tls = TLSMemoryBIOFactory(contextFactory, False, factory)
+        tls.protocol = TLSMemoryBIOProtocol  # the default one waits another turn to gather small writes; ours are gathered
+        return self.listenTCP(port, tls, *args, **kwargs)
+
+    def connectTCP(self, host: str, port: int, factory: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._reactor.connectTCP(host, port, DirectFactory(factory, self._readable), *args, **kwargs)
+
+    def connectUNIX(self, address: str, factory: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._reactor.connectUNIX(address, DirectFactory(factory, self._readable), *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._reactor, name)
+
+
+def corked(reactor: Any) -> Any:
+    """The same reactor, for use by endpoints: `serverFromString(corked(reactor), "ssl:7778:…")`."""
+    return CorkedReactor(reactor)

@@ -1,0 +1,1 @@
+"""The strategies by which a frame finds its audience: one module for each."""

@@ -1,0 +1,215 @@
+"""Getting in and out: hello, login, logout, ping, window, kick, devices.
+
+Strategy: before a session exists, a connection has its own small command table, so the hot path needs no check of states. A login is
+*attach, then read*: the session is in the table and with the router before its client is told, so that whatever is committed
+from then on is pushed, and whatever was committed before is found by the client's sync.
+
+A device that logs in again takes its earlier session over: the store's higher number decides, and the older one is told why.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks
+
+from twisted_im.core.connection import Event, State
+from twisted_im.errors import Disconnect, ImError, RemoteProtocolError, Status
+from twisted_im.pump import Pump
+from twisted_im.server.interfaces import Credentials
+from twisted_im.server.names import answer, checked_name, user_key
+from twisted_im.server.node import Node
+from twisted_im.server.sessions import Session
+from twisted_im.wire.codec import CODECS, response, tag
+from twisted_im.wire.framing import Frame
+from twisted_im.wire.schema import MAX_AGENT, MAX_LABEL, MAX_SECRET, MAX_TENANT, MAX_UID, Command, DevicesAction, Kind, LoginMethod
+
+_HELLO = CODECS[Kind.REQUEST, Command.HELLO]
+_LOGIN = CODECS[Kind.REQUEST, Command.LOGIN]
+_LOGOUT = CODECS[Kind.REQUEST, Command.LOGOUT]
+_WINDOW = CODECS[Kind.NOTIFY, Command.WINDOW]
+_KICK = CODECS[Kind.REQUEST, Command.KICK]
+_DEVICES = CODECS[Kind.REQUEST, Command.DEVICES]
+_DEVICES_LISTED = CODECS[Kind.RESPONSE, Command.DEVICES]
+_FAREWELL = CODECS[Kind.NOTIFY, Command.DISCONNECT]
+
+#: Wrong secrets on one connection before it is ended; guessing then costs a new handshake.
+MAX_REFUSALS = 5
+
+
+class Access:
+    """The session family's commands, on behalf of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._refusals: dict[Pump, int] = {}
+        hello, login, ping = (tag(Kind.REQUEST, c) for c in (Command.HELLO, Command.LOGIN, Command.PING))
+        end = tag(Kind.NOTIFY, Command.DISCONNECT)
+        node.strangers[State.START] = {hello: self.hello, end: self.farewell}
+        node.strangers[State.GREETED] = {login: self.login, ping: self._stranger_ping, end: self.farewell}
+        node.on_lost.append(self.lost)
+        node.register(Kind.REQUEST, Command.LOGOUT, self.logout)
+        node.register(Kind.REQUEST, Command.PING, self._ping)
+        node.register(Kind.RESPONSE, Command.PING, self._pong)
+        node.register(Kind.NOTIFY, Command.WINDOW, self.window)
+        node.register(Kind.NOTIFY, Command.DISCONNECT, self._session_farewell)
+        node.register(Kind.REQUEST, Command.KICK, self.kick)
+        node.register(Kind.REQUEST, Command.DEVICES, self.devices)
+
+    # ---- before login
+
+    def hello(self, pump: Pump, frame: Frame) -> None:
+        hello = _HELLO.read(frame[3])
+        if len(hello.agent) > MAX_AGENT:
+            raise RemoteProtocolError(Disconnect.MALFORMED, f"an agent of {len(hello.agent)} bytes, where {MAX_AGENT} are the most")
+        agreed = pump.connection.greet(hello, pump.turn.now())
+        pump.commands = self._node.strangers[State.GREETED]
+        now = int(time.time() * 1000)
+        pump.write(response(Command.HELLO, frame[1], **agreed, time=now, node=self._node.name.encode()))
+
+    def login(self, pump: Pump, frame: Frame) -> Deferred[None]:
+        wanted = _LOGIN.read(frame[3])
+        tenant = checked_name(wanted.tenant, "tenant", most=MAX_TENANT, empty=True)
+        uid = checked_name(wanted.uid, "uid", most=MAX_UID)
+        if len(wanted.label) > MAX_LABEL or len(wanted.secret) > MAX_SECRET:
+            raise RemoteProtocolError(Status.BAD_VALUE, "a label or secret that is too long")
+        if wanted.method not in list(LoginMethod):
+            raise RemoteProtocolError(Status.UNSUPPORTED, f"login method {wanted.method} is not known")
+        pump.connection.advance(Event.LOGIN, pump.turn.now())
+        credentials = Credentials(wanted.method, tenant, uid, wanted.secret, wanted.device, pump.peer)
+        done: Deferred[None] = self._login(pump, frame[1], credentials, wanted)
+        done.addErrback(self._refused, pump)
+        return done
+
+    @inlineCallbacks
+    def _login(self, pump: Pump, request_id: int, credentials: Credentials, wanted: Any) -> Any:
+        node = self._node
+        if not (yield answer(node.authenticator.authenticate, credentials)):
+            raise ImError(Status.NOT_AUTHENTICATED)
+        user = user_key(wanted.tenant, wanted.uid)
+        opened = yield node.store.open_session(user, wanted.device, wanted.label, node.name)
+        if pump.connection.state is not State.LOGIN:
+            return  # it went away meanwhile
+        node.known.add(user)
+        session = Session(pump, wanted.tenant, wanted.uid, wanted.device, wanted.label, opened.number)
+        older = node.sessions.add(session)
+        if older is session:
+            raise ImError(Disconnect.TAKEN_OVER)
+        if older is not None:
+            node.router.detach(older)
+            self.end(older, ImError(Disconnect.TAKEN_OVER))
+        pump.context = session
+        pump.commands = node.commands
+        self._refusals.pop(pump, None)
+        pump.connection.advance(Event.WELCOME, pump.turn.now())
+        attached = node.router.attach(session)
+        if attached is not None:
+            session.behind = True  # nothing overtakes the login's answer; the client's sync finds what was left out
+            yield attached
+            session.behind = False
+        node.counters.logins += 1
+        node.counters.sessions = len(node.sessions)
+        pump.write(
+            response(Command.LOGIN, request_id, session=opened.number, epoch=opened.epoch, horizon=opened.horizon, resume=b"")
+        )
+
+    def _refused(self, failure: Any, pump: Pump) -> Any:
+        self._node.counters.refused += 1
+        if pump.connection.state is State.LOGIN:
+            pump.connection.advance(Event.REFUSED, pump.turn.now())
+            if failure.check(ImError) and failure.value.code is Status.NOT_AUTHENTICATED:
+                self._refusals[pump] = self._refusals.get(pump, 0) + 1
+                if self._refusals[pump] >= MAX_REFUSALS:
+                    raise ImError(Disconnect.LOGIN_FAILED)
+        return failure
+
+    def lost(self, pump: Pump) -> None:
+        """A connection is gone."""
+        self._refusals.pop(pump, None)
+        session = pump.context
+        if isinstance(session, Session) and self._node.sessions.remove(session):
+            self._node.router.detach(session)
+            self._node.counters.sessions = len(self._node.sessions)
+
+    # ---- once open
+
+    def end(self, session: Session, error: ImError, *, last: bytes | None = None) -> None:
+        """Ends a session and its connection; nothing more is pushed to it."""
+        session.behind = True
+        if self._node.sessions.remove(session):
+            self._node.router.detach(session)
+            self._node.counters.sessions = len(self._node.sessions)
+        session.pump.disconnect(error, last=last)
+
+    def logout(self, session: Session, frame: Frame) -> None:
+        _LOGOUT.read(frame[3])
+        self.end(session, ImError(Disconnect.NORMAL), last=response(Command.LOGOUT, frame[1]))
+
+    def window(self, session: Session, frame: Frame) -> None:
+        session.connection.acknowledge(_WINDOW.read(frame[3]).count, session.pump.turn.now())
+
+    def kick(self, session: Session, frame: Frame) -> None:
+        device = _KICK.read(frame[3]).device
+        self._kick(session, device)
+        session.pump.write(response(Command.KICK, frame[1]))
+
+    def devices(self, session: Session, frame: Frame) -> Deferred[None]:
+        wanted = _DEVICES.read(frame[3])
+        if wanted.action == DevicesAction.LIST:
+            return self._list_devices(session, frame[1])
+        if wanted.action == DevicesAction.REMOVE:
+            return self._remove_device(session, frame[1], wanted.device)
+        raise RemoteProtocolError(Status.BAD_VALUE, f"action {wanted.action} is not known")
+
+    @inlineCallbacks
+    def _list_devices(self, session: Session, request_id: int) -> Any:
+        found = yield self._node.store.devices(session.user)
+        rows = []
+        room = session.connection.max_body - _DEVICES_LISTED.fixed.size
+        for device in sorted(found, key=lambda device: -device.last_login):
+            room -= 4 + _DEVICES_LISTED.rows.fixed.size + len(device.label)  # type: ignore[union-attr]  # it has rows
+            if room < 0:
+                break  # the oldest are left out of an answer that could not be taken
+            live = self._node.sessions.get(session.user, device.device)
+            rows.append(
+                {
+                    "device": device.device,
+                    "session": device.session,
+                    "online": int(live is not None),
+                    "last_login": device.last_login,
+                    "label": device.label,
+                }
+            )
+        session.pump.write(response(Command.DEVICES, request_id, devices=rows))
+
+    @inlineCallbacks
+    def _remove_device(self, session: Session, request_id: int, device: bytes) -> Any:
+        if device == session.device:
+            raise ImError(Status.BAD_VALUE, "a device cannot remove itself: log out, and remove it from another one")
+        if not (yield self._node.store.remove_device(session.user, device)):
+            raise ImError(Status.NO_SUCH, "no such device")
+        self._kick(session, device)
+        session.pump.write(response(Command.DEVICES, request_id, devices=()))
+
+    def _kick(self, session: Session, device: bytes) -> None:
+        other = self._node.sessions.get(session.user, device)
+        if other is not None and other is not session:
+            self.end(other, ImError(Disconnect.KICKED))
+
+    def _session_farewell(self, session: Session, frame: Frame) -> None:
+        self.farewell(session.pump, frame)
+
+    def farewell(self, pump: Pump, frame: Frame) -> None:
+        """The client says why it goes."""
+        _FAREWELL.read(frame[3])
+        pump.hang_up()
+
+    def _stranger_ping(self, pump: Pump, frame: Frame) -> None:
+        pump.answer_ping(frame)
+
+    def _ping(self, session: Session, frame: Frame) -> None:
+        session.pump.answer_ping(frame)
+
+    def _pong(self, session: Session, frame: Frame) -> None:
+        session.pump.connection.ponged()

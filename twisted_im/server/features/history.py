@@ -1,0 +1,103 @@
+"""Reading: which conversations have changed, and what is in them.
+
+Strategy: offline messages, history, roaming and recovery are this one operation, a range of a log after a cursor. A sync is also
+what makes a session that was behind live again, and it does so before it reads: whatever is committed after that is pushed, and
+whatever was committed before is in the answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import inlineCallbacks
+
+from twisted_im.errors import RemoteProtocolError, Status
+from twisted_im.server.interfaces import Range, Row, Summary
+from twisted_im.server.names import uid_of
+from twisted_im.server.node import Node
+from twisted_im.server.sessions import Session
+from twisted_im.wire.codec import CODECS, response
+from twisted_im.wire.framing import Frame
+from twisted_im.wire.schema import MAX_ROWS, Command, Direction, Kind, SyncScope
+
+_SYNC = CODECS[Kind.REQUEST, Command.SYNC]
+_SYNCED = CODECS[Kind.RESPONSE, Command.SYNC]
+_HISTORY = CODECS[Kind.REQUEST, Command.HISTORY]
+_READ = CODECS[Kind.RESPONSE, Command.HISTORY]
+_MESSAGE = CODECS[Kind.NOTIFY, Command.MESSAGE]
+
+
+def _fitting(rows: list[bytes], room: int, *, backward: bool = False) -> list[bytes]:
+    """As many rows as fit into a body, counted from the end that the answer is filled from."""
+    kept = []
+    for row in reversed(rows) if backward else rows:
+        room -= len(row) + 4
+        if room < 0:
+            break
+        kept.append(row)
+    return kept[::-1] if backward else kept
+
+
+class History:
+    """Sync and history, on behalf of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        node.register(Kind.REQUEST, Command.SYNC, self.sync)
+        node.register(Kind.REQUEST, Command.HISTORY, self.history)
+
+    @inlineCallbacks
+    def sync(self, session: Session, frame: Frame) -> Any:
+        wanted = _SYNC.read(frame[3])
+        if wanted.scope not in list(SyncScope):
+            raise RemoteProtocolError(Status.BAD_VALUE, f"scope {wanted.scope} is not known")
+        session.behind = False
+        limit = min(wanted.limit or MAX_ROWS, MAX_ROWS)
+        found: Summary = yield self._node.store.summary(
+            session.user, session.device, wanted.since, wanted.after, limit, wanted.scope == SyncScope.BEHIND
+        )
+        rows = [
+            _SYNCED.rows.write(**{**o._asdict(), "peer": uid_of(o.peer) if b"\0" in o.peer else o.peer})  # type: ignore[union-attr]  # it has rows
+            for o in found.conversations
+        ]
+        fitting = _fitting(rows, session.connection.max_body - _SYNCED.fixed.size)
+        more = found.more or len(fitting) < len(rows)
+        session.pump.write(response(Command.SYNC, frame[1], position=found.position, more=int(more), conversations=fitting))
+
+    @inlineCallbacks
+    def history(self, session: Session, frame: Frame) -> Any:
+        wanted = _HISTORY.read(frame[3])
+        if wanted.direction not in list(Direction):
+            raise RemoteProtocolError(Status.BAD_VALUE, f"direction {wanted.direction} is not known")
+        if not 1 <= wanted.first <= wanted.last:
+            raise RemoteProtocolError(Status.BAD_VALUE, "a range starts at 1 or above, and does not end before it starts")
+        backward = wanted.direction == Direction.BACKWARD
+        found: Range = yield self._node.store.read(
+            session.user, wanted.conversation, wanted.first, wanted.last, min(wanted.limit or MAX_ROWS, MAX_ROWS), backward
+        )
+        rows = [_written(row) for row in found.rows]
+        fitting = _fitting(rows, session.connection.max_body - _READ.fixed.size, backward=backward)
+        first, last = found.first, found.last
+        if len(fitting) < len(rows):
+            if backward:
+                first = found.rows[len(rows) - len(fitting)].seq
+            else:
+                last = found.rows[len(fitting) - 1].seq
+        session.pump.write(
+            response(Command.HISTORY, frame[1], first=first, last=last, head=found.head, floor=found.floor, messages=fitting)
+        )
+
+
+def _written(row: Row) -> bytes:
+    """A row as the body of a message notify."""
+    return _MESSAGE.write(
+        conversation=row.conversation,
+        seq=row.seq,
+        time=row.time,
+        device=row.device,
+        client_id=row.client_id,
+        row_type=row.row_type,
+        content_type=row.content_type,
+        sender=uid_of(row.sender),
+        content=row.content,
+    )

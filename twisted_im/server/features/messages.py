@@ -1,0 +1,293 @@
+"""Messages and receipts: the six packets, as a node sees them.
+
+    sender                     node                        receiver's devices, and the sender's others
+      | 1 message request       |                            |
+      |------------------------>|  ledger → store            |
+      | 2 message response      |                            |
+      |<------------------------|  3 message notify          |
+      |                         |--------------------------->|
+      |                         |  4 receipt request         |
+      |                         |<---------------------------|
+      |                         |  ledger → store            |
+      |  6 receipt notify       |  5 receipt response        |
+      |<------------------------|--------------------------->|
+
+Strategy: this is the hot path. A handler checks, puts one tuple into the ledger, and returns; when the commit is done, one
+loop answers and fans out for the whole batch. Responses and notifies are packed by one `struct` call each, with the content sliced
+from the request and never decoded. What is rare — an unknown user, members that have changed — leaves the loop.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Sequence
+from zlib import crc32
+
+from twisted.internet.defer import Deferred
+
+from twisted_im.errors import Disconnect, ImError, RemoteProtocolError, Status
+from twisted_im.server.interfaces import Append, Cursor, Envelope, Members, Moved, Stored
+from twisted_im.server.ledger import Origin
+from twisted_im.server.names import checked_name
+from twisted_im.server.node import Node
+from twisted_im.server.sessions import Session
+from twisted_im.wire.codec import CODECS, flat, notify, refusal, tag
+from twisted_im.wire.framing import Frame
+from twisted_im.wire.schema import CONTENT_ROOM, MAX_UID, Command, ContentType, ConversationKind, Kind, ReceiptType
+
+_MESSAGE = CODECS[Kind.REQUEST, Command.MESSAGE].fixed
+_MESSAGE_SIZE = _MESSAGE.size
+_RECEIPT = CODECS[Kind.REQUEST, Command.RECEIPT].fixed
+_HIGHEST_CONTENT = int(max(ContentType))
+_pack_accepted, _ACCEPTED_SIZE = flat(Kind.RESPONSE, Command.MESSAGE)
+_pack_notify, _NOTIFY_SIZE = flat(Kind.NOTIFY, Command.MESSAGE)
+_pack_received, _ = flat(Kind.RESPONSE, Command.RECEIPT)
+_pack_receipt, _RECEIPT_SIZE = flat(Kind.NOTIFY, Command.RECEIPT)
+_READ = int(ReceiptType.READ)
+_ACCEPTED = tag(Kind.RESPONSE, Command.MESSAGE)
+_NOTIFY = tag(Kind.NOTIFY, Command.MESSAGE)
+_RECEIVED = tag(Kind.RESPONSE, Command.RECEIPT)
+_RECEIPT_NOTIFY = tag(Kind.NOTIFY, Command.RECEIPT)
+
+#: How far ahead of the server's clock a client id's time may be, in seconds.
+AHEAD = 3600
+
+
+class Audience:
+    """A conversation's members, prepared for fan-out.
+
+    Attributes:
+        users: who gets a message.
+        others: user → who gets that user's delivered receipt: the other member of a direct conversation.
+    """
+
+    __slots__ = ("others", "users", "version")
+
+    def __init__(self, version: int, kind: int, users: tuple[bytes, ...]) -> None:
+        self.version = version
+        self.users = users
+        self.others: dict[bytes, tuple[bytes, ...]] = {}
+        if kind == ConversationKind.DIRECT:
+            self.others = {user: tuple(u for u in users if u != user) or users for user in users}
+
+    def told(self, user: bytes, kind: int) -> tuple[bytes, ...]:
+        """Who gets a receipt of this user: of a read the user's own devices as well."""
+        others = self.others.get(user, ())
+        return (*others, user) if kind == _READ and user not in others else others
+
+
+class Messages:
+    """Packets 1 to 6, on behalf of one node."""
+
+    #: Conversations whose members are kept at hand; beyond this the cache starts afresh.
+    CACHED = 200_000
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._ledger = node.ledger
+        self._known = node.known
+        self._counters = node.counters
+        self._audiences: dict[int, Audience] = {}
+        self._max_content = node.limits.max_body - CONTENT_ROOM
+        self._lowest_id = self._highest_id = b""
+        self._ids_until = 0.0
+        node.ledger.on_messages = self.committed
+        node.ledger.on_cursors = self.cursors_committed
+        node.register(Kind.REQUEST, Command.MESSAGE, self.message)
+        node.register(Kind.REQUEST, Command.RECEIPT, self.receipt)
+
+    # ---- packet 1
+
+    def message(self, session: Session, frame: Frame) -> Deferred[None] | None:
+        body = frame[3]
+        try:
+            client_id, conversation, content_type, target_size = _MESSAGE.unpack_from(body)
+        except struct.error:
+            raise RemoteProtocolError(Status.BAD_BODY, "a message that ends before its content") from None
+        start = _MESSAGE_SIZE + target_size
+        if start > len(body):
+            raise RemoteProtocolError(Status.BAD_BODY, "a message whose target runs over the end")
+        if session.unanswered >= session.requests:
+            raise RemoteProtocolError(Disconnect.WINDOW_EXCEEDED)
+        if conversation:
+            if target_size:
+                raise RemoteProtocolError(Status.BAD_VALUE, "a message to a conversation and a user at once")
+            peer = b""
+        else:
+            peer = session.prefix + body[_MESSAGE_SIZE:start]
+            if peer not in self._known:
+                return self._first(session, frame, peer)
+        if not 1 <= content_type <= _HIGHEST_CONTENT:
+            raise RemoteProtocolError(Status.UNSUPPORTED, f"content type {content_type} is not known")
+        if len(body) - start > self._max_content:
+            raise RemoteProtocolError(Status.TOO_LARGE, f"a content of {len(body) - start} bytes, where {self._max_content} are the most")
+        if not self._lowest_id < client_id < self._highest_id:
+            self._judge_id(client_id)
+        session.unanswered += 1
+        ledger = self._ledger
+        ledger.messages.append((session.user, session.device, client_id, crc32(body), conversation, peer, content_type, body[start:]))
+        ledger.message_origins.append((session, frame[1]))
+        if len(ledger.messages) >= ledger.batch:
+            ledger.crowded(session.pump)
+        return None
+
+    def _first(self, session: Session, frame: Frame, peer: bytes) -> Deferred[None]:
+        """Somebody whom this node has not met: ask whether there is such a user, and take the message then. The connection waits, so that
+        order holds."""
+        checked_name(peer[len(session.prefix) :], "uid", most=MAX_UID)
+
+        def found(exists: bool) -> Deferred[None] | None:
+            if not exists:
+                raise ImError(Status.NO_SUCH, "no such user")
+            return self.message(session, frame)
+
+        asked: Deferred[bool] = self._node.exists(peer)
+        return asked.addCallback(found)
+
+    def _judge_id(self, client_id: bytes) -> None:
+        """Client ids carry their time, and repeats are known only for so long. The bounds are made anew each second at most."""
+        now = time.time()
+        if now >= self._ids_until or now < self._ids_until - 2:
+            self._ids_until = now + 1
+            horizon = self._node.store.horizon
+            self._lowest_id = max(int((now - horizon) * 1000), 0).to_bytes(6, "big") + bytes(10)
+            self._highest_id = int((now + AHEAD) * 1000).to_bytes(6, "big") + bytes(10)
+            if self._lowest_id < client_id < self._highest_id:
+                return
+        raise RemoteProtocolError(Status.STALE_ID)
+
+    # ---- packets 2 and 3
+
+    def committed(self, origins: Sequence[Origin], entries: Sequence[Append], results: Sequence[Stored | ImError]) -> Deferred[None] | None:
+        """Answers every sender, and gets the messages to their audiences. Those whose members are not at hand follow when they are."""
+        audiences = self._audiences
+        envelopes: list[Envelope] = []
+        late: list[tuple[int, bytes, Session]] = []
+        duplicates = refused = 0
+        for (session, request_id), entry, result in zip(origins, entries, results, strict=True):
+            session.unanswered -= 1
+            pump = session.pump
+            if type(result) is not tuple:
+                refused += 1
+                pump.write(refusal(Command.MESSAGE, request_id, result))  # type: ignore[arg-type]  # an ImError, then
+                continue
+            conversation, seq, moment, version, _, repeated = result
+            out = pump.out  # what follows is Pump.write, without the call
+            if not out:
+                pump.turn.dirty.append(pump)
+            out.append(_pack_accepted(_ACCEPTED_SIZE, _ACCEPTED, request_id, 0, conversation, seq, moment))
+            if repeated:
+                duplicates += 1
+                continue
+            _, device, client_id, _, _, _, content_type, content = entry
+            uid = session.uid
+            size = len(uid)
+            frame = (
+                _pack_notify(
+                    _NOTIFY_SIZE + size + len(content), _NOTIFY, 0, 0, conversation, seq, moment, device, client_id, 0, content_type, size
+                )
+                + uid
+                + content
+            )
+            audience = audiences.get(conversation)
+            if audience is not None and audience.version == version:
+                envelopes.append((frame, audience.users, session))
+            else:
+                late.append((conversation, frame, session))
+        counters = self._counters
+        counters.accepted += len(envelopes) + len(late)
+        counters.duplicates += duplicates
+        counters.errors += refused
+        self._node.turn.book()
+        counters.delivered += self._node.router.route(envelopes)
+        if not late:
+            return None
+        return self._learn({conversation for conversation, _, _ in late}).addCallback(lambda _: self._follow(late))
+
+    def _follow(self, late: list[tuple[int, bytes, Session]]) -> None:
+        envelopes = [(frame, self._audiences[conversation].users, session) for conversation, frame, session in late]
+        self._counters.delivered += self._node.router.route(envelopes)
+
+    def _learn(self, conversations: set[int]) -> Deferred[None]:
+        """Reads the members of these conversations."""
+        if len(self._audiences) > self.CACHED:
+            self._audiences.clear()
+
+        def learnt(found: dict[int, Members]) -> None:
+            for conversation, members in found.items():
+                self._audiences[conversation] = Audience(*members)
+
+        asked: Deferred[dict[int, Members]] = self._node.store.members(sorted(conversations))
+        return asked.addCallback(learnt)
+
+    # ---- packet 4
+
+    def receipt(self, session: Session, frame: Frame) -> None:
+        try:
+            conversation, seq, kind = _RECEIPT.unpack(frame[3])
+        except struct.error:
+            raise RemoteProtocolError(Status.BAD_BODY, "a receipt of another size") from None
+        if not 1 <= kind <= 2:
+            raise RemoteProtocolError(Status.BAD_VALUE, f"receipt type {kind} is not known")
+        if session.unanswered >= session.requests:
+            raise RemoteProtocolError(Disconnect.WINDOW_EXCEEDED)
+        session.unanswered += 1
+        ledger = self._ledger
+        ledger.cursors.append((session.user, session.device, session.number, conversation, seq, kind))
+        ledger.cursor_origins.append((session, frame[1]))
+
+    # ---- packets 5 and 6
+
+    def cursors_committed(
+        self, origins: Sequence[Origin], entries: Sequence[Cursor], results: Sequence[Moved | ImError]
+    ) -> Deferred[None] | None:
+        """Answers every receiver, and tells the senders whose messages have moved on."""
+        audiences = self._audiences
+        envelopes: list[Envelope] = []
+        late: list[tuple[int, int, int, Session]] = []
+        refused = 0
+        for (session, request_id), (user, _, _, conversation, _, kind), result in zip(origins, entries, results, strict=True):
+            session.unanswered -= 1
+            pump = session.pump
+            if type(result) is not tuple:
+                refused += 1
+                pump.write(refusal(Command.RECEIPT, request_id, result))  # type: ignore[arg-type]  # an ImError, then
+                continue
+            out = pump.out  # what follows is Pump.write, without the call
+            if not out:
+                pump.turn.dirty.append(pump)
+            out.append(_pack_received(0, _RECEIVED, request_id, 0))
+            moved, seq, version = result
+            if not moved:
+                continue
+            audience = audiences.get(conversation)
+            if audience is None or audience.version != version:
+                late.append((conversation, seq, kind, session))
+                continue
+            told = audience.told(user, kind)
+            if told:
+                uid = session.uid
+                size = _RECEIPT_SIZE + len(uid)
+                envelopes.append((_pack_receipt(size, _RECEIPT_NOTIFY, 0, 0, conversation, seq, kind) + uid, told, session))
+        counters = self._counters
+        counters.receipts += len(envelopes)
+        counters.errors += refused
+        self._node.turn.book()
+        self._node.router.route(envelopes)
+        if not late:
+            return None
+        return self._learn({conversation for conversation, _, _, _ in late}).addCallback(lambda _: self._follow_receipts(late))
+
+    def _follow_receipts(self, late: list[tuple[int, int, int, Session]]) -> None:
+        self._counters.receipts += len(late)
+        self._node.router.route(
+            [
+                (
+                    notify(Command.RECEIPT, conversation=conversation, seq=seq, type=kind, user=session.uid),
+                    self._audiences[conversation].told(session.user, kind),
+                    session,
+                )
+                for conversation, seq, kind, session in late
+            ]
+        )

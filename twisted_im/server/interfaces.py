@@ -1,0 +1,227 @@
+"""The seams of a server: what a router, a store and an authenticator must do, and what they may call.
+
+Strategy: down-calls and up-calls are separate interfaces, so that a router can be read without the node and the other way round.
+`IStore` works on batches: one transaction and one Deferred for all that a batch holds. What passes on the hot path is a plain
+tuple with its fields named here; everything else is a named tuple.
+
+Users are bytes, as `twisted_im.server.names` makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from twisted_im.errors import ImError
+
+#: A message to be appended: (sender, device, client id, digest of the request's body, conversation or 0, peer or b"", content type,
+#: content). The peer is the user addressed; a direct conversation is found or made for it.
+Append = tuple[bytes, bytes, bytes, int, int, bytes, int, bytes]
+
+#: What became of it: (conversation, seq, time in ms, version of the members, digest, whether it is a repeat of an earlier one).
+Stored = tuple[int, int, int, int, int, bool]
+
+#: A receipt to be kept: (user, device, session number, conversation, seq, `ReceiptType`).
+Cursor = tuple[bytes, bytes, int, int, int, int]
+
+#: What became of it: (whether the user's mark has moved, the mark, version of the members).
+Moved = tuple[bool, int, int]
+
+#: A frame on its way: (the encoded notify, the users it is for, the session it came from).
+Envelope = tuple[bytes, tuple[bytes, ...], Any]
+
+
+class Row(NamedTuple):
+    """One row of a conversation's log."""
+
+    conversation: int
+    seq: int
+    time: int  #: milliseconds since 1970
+    sender: bytes
+    device: bytes
+    client_id: bytes
+    row_type: int
+    content_type: int
+    content: bytes
+    position: int  #: in the store's commit order
+
+
+class Range(NamedTuple):
+    """Rows `first` to `last` of a log without a gap, as far as they still exist; `last` below `first` covers nothing."""
+
+    first: int
+    last: int
+    head: int
+    floor: int
+    rows: Sequence[Row]
+
+
+class Members(NamedTuple):
+    """Who belongs to a conversation; the version rises with every change."""
+
+    version: int
+    kind: int
+    users: tuple[bytes, ...]
+
+
+class Overview(NamedTuple):
+    """One conversation as one device of one member sees it; the fields of a sync row."""
+
+    conversation: int
+    kind: int
+    head: int
+    floor: int
+    cursor: int
+    delivered: int
+    read: int
+    peer_delivered: int
+    peer_read: int
+    peer: bytes
+
+
+class Summary(NamedTuple):
+    """One page of a device's conversations, by rising id."""
+
+    position: int
+    more: bool
+    conversations: Sequence[Overview]
+
+
+class Opened(NamedTuple):
+    """A session that the store has let in."""
+
+    number: int
+    epoch: bytes
+    horizon: int  #: seconds for which a repeated client id is recognised
+
+
+class Device(NamedTuple):
+    device: bytes
+    session: int
+    last_login: int  #: milliseconds since 1970
+    label: bytes
+
+
+class Lease(NamedTuple):
+    """A node that is alive as far as the store knows."""
+
+    node: str
+    boot: bytes
+    address: str
+    expires: float  #: seconds by the store's clock
+
+
+class Credentials(NamedTuple):
+    """What a login brought."""
+
+    method: int
+    tenant: str
+    uid: str
+    secret: bytes
+    device: bytes
+    address: str  #: where the connection comes from
+
+
+class IStore(Interface):
+    """The truth: logs, members, cursors, sessions, accounts. Every method returns a Deferred.
+
+    A failure of the store itself is an `ImError` UNAVAILABLE (temporary: nothing was kept) or any other exception (it is broken,
+    and the node stops).
+    """
+
+    batch = Attribute("messages that are worth a transaction of their own, before the end of a reactor turn")
+    horizon = Attribute("seconds for which a repeated client id is recognised")
+
+    def append(messages: Sequence[Append], cursors: Sequence[Cursor]) -> Deferred[tuple[list[Stored | ImError], list[Moved | ImError]]]:
+        """Keeps messages and receipts in one transaction; fires when it is durable, with an answer for each, in their order.
+
+        A message: NO_SUCH if the sender is not a member or the peer no account; CONFLICT if its client id was used by this sender
+        with another digest. The same id with the same digest gives the first answer again.
+        A receipt: NO_SUCH if the user is no member; BAD_VALUE above the head; CONFLICT if the device has a newer session.
+        """
+
+    def read(user: bytes, conversation: int, first: int, last: int, limit: int, backward: bool) -> Deferred[Range]:
+        """A range of a log, at most `limit` rows from its lower end, or from its upper end if `backward`. NO_SUCH for strangers."""
+
+    def read_since(position: int, limit: int) -> Deferred[tuple[int, Sequence[Row]]]:
+        """Rows of all conversations in commit order after a position, and the position to go on from. Whole commits only, and
+        nothing that may still become visible before it: no row is ever skipped."""
+
+    def summary(user: bytes, device: bytes, since: int, after: int, limit: int, behind: bool) -> Deferred[Summary]:
+        """The user's conversations with an id above `after`: those with a row or a receipt after the position `since`; with
+        `behind` only those whose head is above the device's cursor."""
+
+    def members(conversations: Sequence[int]) -> Deferred[dict[int, Members]]:
+        """The members of each conversation that exists."""
+
+    def create_group(name: bytes, users: Sequence[bytes]) -> Deferred[int]:
+        """Makes a group and gives its conversation's id."""
+
+    def change_members(conversation: int, add: Sequence[bytes], remove: Sequence[bytes]) -> Deferred[Members]:
+        """Changes a group's members: who is removed sees nothing committed after this."""
+
+    def open_session(user: bytes, device: bytes, label: bytes, node: str) -> Deferred[Opened]:
+        """Lets one device in, with a number above all its earlier ones; makes the account and the device if they are new."""
+
+    def devices(user: bytes) -> Deferred[Sequence[Device]]:
+        """The user's devices, by id."""
+
+    def remove_device(user: bytes, device: bytes) -> Deferred[bool]:
+        """Forgets a device and its cursors; True if there was one. Numbers of later sessions still rise."""
+
+    def accounts(users: Sequence[bytes], create: bool) -> Deferred[set[bytes]]:
+        """Which of these exist; with `create` the others are made first."""
+
+    def lease(node: str, boot: bytes, address: str, seconds: float) -> Deferred[Sequence[Lease]]:
+        """Says that a node lives for so long, and gives all that live. NO_SUCH if another boot of this name holds the lease."""
+
+    def close() -> Deferred[None]:
+        """Finishes what is under way and lets go."""
+
+
+class IRouter(Interface):
+    """The strategy: how a frame finds its audience."""
+
+    strategy = Attribute("the name by which `--strategy` chooses it")
+
+    def start(up: IRouterUp) -> Deferred[None] | None:
+        """Begins; `up` takes what arrives."""
+
+    def stop() -> Deferred[None] | None:
+        """Ends."""
+
+    def attach(session: Any) -> Deferred[None] | None:
+        """A session has come; fires when every node that may send to it knows, and at once if it returns None."""
+
+    def detach(session: Any) -> None:
+        """It has gone."""
+
+    def route(envelopes: Sequence[Envelope]) -> int:
+        """Gets frames to their audiences, this node's sessions first; gives how many sessions here took one."""
+
+
+class IRouterUp(Interface):
+    """What a router may ask of its node."""
+
+    def deliver_local(envelopes: Sequence[Envelope]) -> int:
+        """Pushes to this node's sessions of each audience; gives how many took one."""
+
+    def doubt(peer: str, since: float) -> None:
+        """What this peer has pushed since then may be lost: read the store."""
+
+
+class IAuthenticator(Interface):
+    """Who may log in."""
+
+    def authenticate(credentials: Credentials) -> bool | Awaitable[bool] | Deferred[bool]:
+        """Whether they are who they say."""
+
+    def knows(tenant: str, uid: str) -> bool | Awaitable[bool] | Deferred[bool]:
+        """Whether there is such a user, so that messages to somebody who has never logged in can be kept."""
+
+
+#: The plain form of an authenticator: a callable with the credentials.
+Authenticate = Callable[[Credentials], "bool | Awaitable[bool] | Deferred[bool]"]

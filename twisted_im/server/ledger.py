@@ -1,0 +1,135 @@
+"""Group commit: everything that arrived while the last transaction ran goes into the next one.
+
+Strategy: handlers append to lists and return. At the end of the reactor turn the lists are given to the store in one call, unless a
+call is under way; then its end takes them. What became of each goes to whoever registered for it, with the origins in the same
+order, so there is no Deferred, closure or look-up for a single message.
+
+A store that fails says whether nothing was kept (`ImError`, temporary: all origins get that answer) or that it is broken (anything
+else: `broken` is called, once, and nothing is accepted any more).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_im.counters import Counters
+from twisted_im.errors import Disconnect, ImError
+from twisted_im.pump import Pump
+from twisted_im.server.interfaces import Append, Cursor, Moved, Stored
+from twisted_im.server.sessions import Session
+
+log = Logger()
+
+Entry = TypeVar("Entry", contravariant=True)
+Result = TypeVar("Result", contravariant=True)
+
+#: Where an entry came from: the session and its request's id.
+Origin = tuple[Session, int]
+
+
+class Answer(Protocol[Entry, Result]):
+    """Who gets what became of a commit."""
+
+    def __call__(
+        self, origins: Sequence[Origin], entries: Sequence[Entry], results: Sequence[Result | ImError], /
+    ) -> Deferred[None] | None:
+        """Entries and results are in the order of their origins. A Deferred holds the next commit back."""
+
+
+class Ledger:
+    """The entries that wait for the store.
+
+    Args:
+        store: an `IStore`.
+        broken: gets the failure of a store that can no longer be trusted.
+        bound: messages that may wait for a store that is busy; above it the connections that bring more are not read until a commit
+            has made room.
+
+    Attributes:
+        batch: messages that are worth a commit before the turn's end; the store says how many.
+        messages, message_origins, cursors, cursor_origins: what waits; handlers append to them directly, always to both of a pair.
+        on_messages, on_cursors: get (origins, entries, results) of a commit, in this order; a Deferred from one holds the next commit back.
+    """
+
+    def __init__(self, store: Any, counters: Counters, *, broken: Callable[[Failure], object], bound: int = 20_000) -> None:
+        self._store = store
+        self._counters = counters
+        self._bound = bound
+        self.batch = store.batch
+        self._busy = False
+        self._stopped = False
+        self._paused: list[Pump] = []
+        self._idle: list[Deferred[None]] = []
+        self.messages: list[Append] = []
+        self.message_origins: list[Origin] = []
+        self.cursors: list[Cursor] = []
+        self.cursor_origins: list[Origin] = []
+        self.on_messages: Answer[Append, Stored] = lambda *_: None
+        self.on_cursors: Answer[Cursor, Moved] = lambda *_: None
+        self._broken = broken
+
+    def crowded(self, pump: Pump) -> None:
+        """Called when `messages` has grown to `batch`: commits now if the store is free, and stops reading from this connection if
+        too much waits for a store that is not. What the connection has brought already stays."""
+        self.commit()
+        if len(self.messages) >= self._bound:
+            pump.suspend()
+            self._paused.append(pump)
+
+    def commit(self) -> None:
+        """Gives what waits to the store, if the store is free."""
+        if self._busy or self._stopped or not (self.messages or self.cursors):
+            return
+        self._busy = True
+        messages, self.messages = self.messages, []
+        message_origins, self.message_origins = self.message_origins, []
+        cursors, self.cursors = self.cursors, []
+        cursor_origins, self.cursor_origins = self.cursor_origins, []
+
+        def committed(results: tuple[list[Stored | ImError], list[Moved | ImError]]) -> Deferred[None] | None:
+            self._counters.commits += 1
+            first = self.on_messages(message_origins, messages, results[0]) if messages else None
+            if first is None:
+                return self.on_cursors(cursor_origins, cursors, results[1]) if cursors else None
+            return first.addCallback(lambda _: self.on_cursors(cursor_origins, cursors, results[1]) if cursors else None)
+
+        def failed(failure: Failure) -> None:
+            error = failure.value
+            if isinstance(error, ImError) and not isinstance(error.code, Disconnect):
+                self.on_messages(message_origins, messages, [error] * len(messages))
+                self.on_cursors(cursor_origins, cursors, [error] * len(cursors))
+                return
+            self._stopped = True
+            log.failure("the store is broken; nothing more is accepted", failure)
+            self._broken(failure)
+
+        done: Deferred[Any] = self._store.append(messages, cursors)
+        done.addCallbacks(committed, failed)
+        done.addErrback(lambda failure: log.failure("answering a commit failed", failure))
+        done.addBoth(self._free)
+
+    def _free(self, _: object) -> None:
+        self._busy = False
+        paused, self._paused = self._paused, []
+        for pump in paused:
+            pump.resume()
+        self.commit()
+        if not self._busy:
+            idle, self._idle = self._idle, []
+            for waiting in idle:
+                waiting.callback(None)
+
+    def settled(self) -> Deferred[None]:
+        """Fires when nothing waits and nothing is under way."""
+        self.commit()
+        done: Deferred[None] = Deferred()
+        if self._busy:
+            self._idle.append(done)
+        else:
+            done.callback(None)
+        return done

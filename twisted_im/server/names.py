@@ -1,0 +1,53 @@
+"""Names of users, and calls into what an application has brought.
+
+Inside the server a user is one byte string: the tenant, a zero byte, the uid. No uid holds a zero byte, so no tenant can name
+another's user.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
+
+from twisted_im.errors import RemoteProtocolError, Status
+
+
+def user_key(tenant: bytes, uid: bytes) -> bytes:
+    """The user's name inside the server."""
+    return tenant + b"\0" + uid
+
+
+def uid_of(user: bytes) -> bytes:
+    """The uid of a user key."""
+    return user.partition(b"\0")[2]
+
+
+def checked_name(name: bytes, what: str, *, most: int, empty: bool = False) -> str:
+    """A tenant or uid, as text.
+
+    Raises:
+        RemoteProtocolError: BAD_VALUE unless it is UTF-8 in NFC, of 1 (or 0, with `empty`) to `most` bytes, without control characters.
+    """
+    if not name and not empty:
+        raise RemoteProtocolError(Status.BAD_VALUE, f"an empty {what}")
+    if len(name) > most:
+        raise RemoteProtocolError(Status.BAD_VALUE, f"a {what} of {len(name)} bytes, where {most} are the most")
+    try:
+        text = name.decode("utf-8")
+    except UnicodeDecodeError:
+        raise RemoteProtocolError(Status.BAD_VALUE, f"a {what} that is not UTF-8") from None
+    if not unicodedata.is_normalized("NFC", text) or any(unicodedata.category(c) == "Cc" for c in text):
+        raise RemoteProtocolError(Status.BAD_VALUE, f"a {what} that is not in NFC, or has control characters")
+    return text
+
+
+def answer(call: Any, *args: Any) -> Deferred[Any]:
+    """A Deferred of what a plain function, a coroutine function or one with Deferreds gives: applications may bring any of them."""
+
+    def called() -> Any:
+        result = call(*args)
+        return ensureDeferred(result) if hasattr(result, "__await__") and not isinstance(result, Deferred) else result
+
+    return maybeDeferred(called)

@@ -1,0 +1,213 @@
+"""One server process: its sessions, its commands, and what routers and features ask of it.
+
+Strategy: every part is passed in, the reactor and the clock too, so that a simulation runs the same code. Features register their
+commands here; the node never names one, nor opens a port (`twisted_im.edge`). It answers what no command takes, lends itself
+to the router (`deliver_local`), and knows how to drain.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_im.core.connection import Limits, State
+from twisted_im.counters import Counters
+from twisted_im.errors import Disconnect, ImError, RemoteProtocolError, Status
+from twisted_im.pump import Handler, Pump, Turn
+from twisted_im.server.interfaces import Authenticate, Envelope, IAuthenticator, IRouterUp
+from twisted_im.server.ledger import Ledger
+from twisted_im.server.names import answer, uid_of
+from twisted_im.server.sessions import Session, Sessions
+from twisted_im.wire.codec import notify, tag
+from twisted_im.wire.framing import Frame
+from twisted_im.wire.schema import Command, Kind
+
+log = Logger()
+
+
+@implementer(IAuthenticator)
+class _Called:
+    """An authenticator made of a plain callable; it knows nobody who has not logged in."""
+
+    def __init__(self, authenticate: Authenticate) -> None:
+        self.authenticate = authenticate
+
+    def knows(self, tenant: str, uid: str) -> bool:
+        return False
+
+
+@implementer(IRouterUp)
+class Node:
+    """An instant-messaging server, but for the ports that it listens on.
+
+    Args:
+        store: an `IStore`; the node closes it when it stops.
+        router: an `IRouter`.
+        authenticator: an `IAuthenticator`, or a callable that takes `Credentials` and gives a bool, a Deferred or an awaitable of one.
+        features: callables that take the node and register their commands.
+        reactor: an `IReactorTime`.
+        name: this node's name, unique in its cluster.
+        limits: deadlines, windows and sizes.
+        most: connections taken at once; those beyond are told to come back later.
+        clock: seconds, monotonic.
+        broken: called with a failure, once, when the store can no longer be trusted.
+
+    Attributes:
+        commands: what an open session may ask for, by tag; features fill it through `register`.
+        strangers: the same for connections that have not logged in, by state.
+        on_lost: called with each pump that is gone.
+        known: users known to exist: one that was found once is not looked up again.
+        pumps, sessions: who is here.
+        counters: what it has done.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Any,
+        router: Any,
+        authenticator: Any,
+        features: Sequence[Callable[[Node], object]],
+        reactor: Any,
+        name: str = "node",
+        limits: Limits | None = None,
+        most: int = 1_000_000,
+        clock: Callable[[], float] = time.monotonic,
+        broken: Callable[[Failure], object] = lambda failure: None,
+    ) -> None:
+        self.name = name
+        self.store = store
+        self.router = router
+        self.authenticator = authenticator if IAuthenticator.providedBy(authenticator) else _Called(authenticator)
+        self.limits = limits or Limits()
+        self._most = most
+        self.counters = Counters()
+        self.turn = Turn(reactor, clock=clock, counters=self.counters)
+        self._broken = broken
+        self.ledger = Ledger(store, self.counters, broken=self._store_failed)
+        self.turn.steps.append(self.ledger.commit)
+        self.sessions = Sessions()
+        self.pumps: set[Pump] = set()
+        self.commands: dict[int, Handler] = {}
+        self.strangers: dict[State, dict[int, Handler]] = {}
+        self.on_lost: list[Callable[[Pump], object]] = []
+        self.known: set[bytes] = set()
+        self._drained: Deferred[None] | None = None
+        for feature in features:
+            feature(self)
+
+    def register(self, kind: Kind, command: int, handler: Handler) -> None:
+        """Has frames of open sessions taken by a handler.
+
+        Raises:
+            ValueError: somebody has registered for it already.
+        """
+        if self.commands.setdefault(tag(kind, command), handler) != handler:
+            raise ValueError(f"two handlers for {kind.name} 0x{command:04x}")
+
+    # ---- its life
+
+    def start(self) -> Deferred[Any]:
+        """Starts the router; connections may come when this has fired."""
+        return maybeDeferred(self.router.start, self)
+
+    @inlineCallbacks
+    def stop(self) -> Any:
+        """Commits what was read, tells every client to come back later, and closes the store. Nobody may connect any more."""
+        for pump in self.pumps:
+            if pump.connection.state is State.OPEN:
+                pump.suspend()
+        yield self.ledger.settled()
+        self.turn.end()
+        for pump in list(self.pumps):
+            pump.disconnect(ImError(Disconnect.SHUTTING_DOWN, retry_after=1000))
+        if self.pumps:
+            self._drained = Deferred()
+            yield self._drained
+        yield maybeDeferred(self.router.stop)
+        yield self.store.close()
+        self.turn.stop()
+
+    def redirect(self, address: str, *, delay: float = 0.0) -> None:
+        """Sends every client to another node: each is told, and its connection closed.
+
+        Args:
+            address: "host:port".
+            delay: seconds that they are to wait first.
+        """
+        last = notify(Command.REDIRECT, delay=int(delay * 1000), address=address.encode("ascii"))
+        for pump in list(self.pumps):
+            pump.disconnect(ImError(Disconnect.SHUTTING_DOWN), last=last if pump.connection.state is State.OPEN else None)
+
+    def _store_failed(self, failure: Failure) -> None:
+        for pump in list(self.pumps):
+            pump.disconnect(ImError(Disconnect.STORE_FAILED))
+        self._broken(failure)
+
+    # ---- pumps
+
+    def accept(self) -> Pump:
+        """A pump for a connection that has come in."""
+        return Pump(self, self.turn, self.limits, accepting=True)
+
+    def pump_made(self, pump: Pump) -> None:
+        self.pumps.add(pump)
+        pump.commands = self.strangers[State.START]
+        if len(self.pumps) > self._most:
+            pump.disconnect(ImError(Disconnect.FULL, retry_after=5000))
+
+    def pump_lost(self, pump: Pump, reason: Failure) -> None:
+        self.pumps.discard(pump)
+        for lost in self.on_lost:
+            lost(pump)
+        if self._drained is not None and not self.pumps:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    def strange_frame(self, pump: Pump, frame: Frame) -> None:
+        """A request that nobody registered for gets an error; a notify is passed over, and a response to nothing ends the connection."""
+        kind = frame[0] >> 16 & 0xFF
+        if kind == Kind.REQUEST:
+            raise RemoteProtocolError(Status.UNKNOWN_COMMAND, f"command 0x{frame[0] & 0xFFFF:04x} is not known")
+        if kind == Kind.RESPONSE:
+            raise RemoteProtocolError(Disconnect.UNEXPECTED, "a response to nothing")
+
+    # ---- what routers and features ask
+
+    def deliver_local(self, envelopes: Sequence[Envelope]) -> int:
+        """Pushes each frame to the sessions here of its audience, but for the one that it came from. On the hot path."""
+        reached = 0
+        sessions_of = self.sessions.by_user.get
+        nobody: tuple[Session, ...] = ()
+        for frame, audience, origin in envelopes:
+            for user in audience:
+                for session in sessions_of(user, nobody):
+                    if session is not origin and session.push(frame):
+                        reached += 1
+        return reached
+
+    def doubt(self, peer: str, since: float) -> None:
+        """Has every session here read again, since pushes from this peer may be lost."""
+        for session in self.sessions:
+            if not session.behind:
+                session.fall_behind()
+
+    @inlineCallbacks
+    def exists(self, user: bytes) -> Any:
+        """Whether there is such a user, by the store or by the authenticator."""
+        if user in self.known:
+            return True
+        found = yield self.store.accounts([user], False)
+        if not found:
+            tenant = user.partition(b"\0")[0]
+            if not (yield answer(self.authenticator.knows, tenant.decode(), uid_of(user).decode())):
+                return False
+            yield self.store.accounts([user], True)
+        self.known.add(user)
+        return True

@@ -1,0 +1,116 @@
+"""The sessions of one node: who is here, on which devices.
+
+Strategy: a session is small and has slots; `push` is on the hot path and touches nothing but lists and integers. A session that cannot
+take more is *behind*: it is told once, gets nothing more, and reads the log when it asks for it. Nothing depends on a push.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from twisted_im.core.connection import Connection
+from twisted_im.pump import Pump
+from twisted_im.server.names import user_key
+from twisted_im.wire.codec import notify
+from twisted_im.wire.schema import Command
+
+_BEHIND = notify(Command.SYNC)
+
+
+class Session:
+    """One device of one user, logged in.
+
+    Attributes:
+        user: the user's key; `uid` is the part of it that other users see.
+        number: the fence: a later login of the device has a higher one.
+        unanswered: requests under way in the ledger; `requests` may be.
+        behind: pushes are left out until the device syncs.
+    """
+
+    __slots__ = ("behind", "connection", "device", "label", "number", "prefix", "pump", "requests", "tenant", "uid", "unanswered", "user")
+
+    def __init__(self, pump: Pump, tenant: bytes, uid: bytes, device: bytes, label: bytes, number: int) -> None:
+        self.pump = pump
+        self.connection: Connection = pump.connection
+        self.tenant = tenant
+        self.uid = uid
+        self.user = user_key(tenant, uid)
+        self.prefix = user_key(tenant, b"")
+        self.device = device
+        self.label = label
+        self.number = number
+        self.requests = pump.connection.requests
+        self.unanswered = 0
+        self.behind = False
+
+    def push(self, frame: bytes) -> bool:
+        """Sends a notify at this turn's end, if the device's window and budget have room for it."""
+        if self.behind:
+            return False
+        connection, pump = self.connection, self.pump
+        pushed = connection.pushed
+        room = pump.room - len(frame)
+        if pushed >= connection.push_limit or room < 0:
+            self.fall_behind()
+            return False
+        connection.pushed = pushed + 1
+        pump.room = room
+        out = pump.out
+        if not out:
+            pump.turn.dirty.append(pump)
+            pump.turn.book()
+        out.append(frame)
+        return True
+
+    def fall_behind(self) -> None:
+        """Tells the device to read the log; it counts as one notify, over the window if need be."""
+        self.behind = True
+        self.connection.pushed += 1
+        self.pump.counters.behind += 1
+        self.pump.write(_BEHIND)
+
+
+class Sessions:
+    """All sessions of a node, by user and by device."""
+
+    def __init__(self) -> None:
+        self.by_user: dict[bytes, list[Session]] = {}
+        self._by_device: dict[tuple[bytes, bytes], Session] = {}
+
+    def add(self, session: Session) -> Session | None:
+        """Takes a session in.
+
+        Returns:
+            the session of the same device that it replaces. If that has the higher number the new one is refused: it is itself returned.
+        """
+        key = session.user, session.device
+        older = self._by_device.get(key)
+        if older is not None:
+            if older.number > session.number:
+                return session
+            self.remove(older)
+        self._by_device[key] = session
+        self.by_user.setdefault(session.user, []).append(session)
+        return older
+
+    def remove(self, session: Session) -> bool:
+        """Lets a session go, and only that one; True if it was here."""
+        key = session.user, session.device
+        if self._by_device.get(key) is not session:
+            return False
+        del self._by_device[key]
+        of_user = self.by_user[session.user]
+        of_user.remove(session)
+        if not of_user:
+            del self.by_user[session.user]
+        return True
+
+    def get(self, user: bytes, device: bytes) -> Session | None:
+        """The session of one device."""
+        return self._by_device.get((user, device))
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._by_device.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_device)

@@ -1,0 +1,112 @@
+"""A whole server as one Twisted service: what `twistd im` runs, and what a program of one's own embeds.
+
+Strategy: this puts a node and its ports together and gives them a life; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_im.core.connection import Limits
+from twisted_im.counters import Counters
+from twisted_im.edge.tcp import Ports
+from twisted_im.server.features import FEATURES
+from twisted_im.server.node import Node
+
+log = Logger()
+
+
+#: Descriptors that are not clients' connections: ports, logs, the reactor's own, a store's.
+RESERVED = 64
+
+
+def _capacity() -> int:
+    """Connections that the process's limit on open files leaves room for."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1_000_000 if soft == resource.RLIM_INFINITY else max(soft - RESERVED, 1)
+
+
+class ImServer(Service):
+    """An instant-messaging server.
+
+    Args:
+        store: an `IStore`, such as `MemoryStore()`; it is closed when the service stops.
+        router: an `IRouter`, such as `SingleRouter()`.
+        authenticator: an `IAuthenticator`, or a callable that takes `Credentials` and gives a bool, a Deferred or an awaitable of one.
+        listen: endpoint strings, such as "tcp:7777:interface=127.0.0.1" or "ssl:7778:privateKey=key.pem:certKey=cert.pem".
+        name: this node's name, unique in its cluster.
+        features: callables that take the `Node` and register their commands; by default all that twisted_im has.
+        limits: deadlines, windows and sizes.
+        reactor: for tests and simulations; by default the global one.
+        most: connections taken at once; by default what the process's limit on open files leaves.
+        clock: seconds, monotonic.
+        broken: called with a failure when the store can no longer be trusted; by default the reactor is stopped.
+
+    Attributes:
+        started: fires when every endpoint listens, or fails with the reason why one does not.
+        node: the node, with its sessions and counters.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Any,
+        router: Any,
+        authenticator: Any,
+        listen: Sequence[str] = ("tcp:7777:interface=127.0.0.1",),
+        name: str = "node",
+        features: Sequence[Callable[[Node], object]] = FEATURES,
+        limits: Limits | None = None,
+        reactor: Any = None,
+        most: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        broken: Callable[[Failure], object] | None = None,
+    ) -> None:
+        if reactor is None:
+            from twisted.internet import reactor  # installs it: not before somebody wants a server
+        self.node = Node(
+            store=store,
+            router=router,
+            authenticator=authenticator,
+            features=features,
+            reactor=reactor,
+            name=name,
+            limits=limits,
+            most=_capacity() if most is None else most,
+            clock=clock,
+            broken=broken if broken is not None else lambda failure: reactor.stop(),
+        )
+        self.started: Deferred[None] = Deferred()
+        self._ports = Ports(self.node, tuple(listen), reactor)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens, as "host:port" or a path, once started."""
+        return self._ports.addresses
+
+    @property
+    def counters(self) -> Counters:
+        """What it has done."""
+        return self.node.counters
+
+    def startService(self) -> None:
+        super().startService()
+        opening = self.node.start()
+        opening.addCallback(lambda _: self._ports.open())
+        opening.addCallbacks(lambda _: self.started.callback(None), self.started.errback)
+
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        """Stops listening, commits what was read, tells every client to come back later, and closes the store."""
+        yield maybeDeferred(super().stopService)
+        yield self._ports.close()
+        yield self.node.stop()
+        log.info("stopped", event="stopped", node=self.node.name, **self.counters.snapshot())

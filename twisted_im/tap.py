@@ -1,0 +1,251 @@
+"""`twistd im`: the options, and the service that they describe. The only place that knows every part.
+
+Strategy: everything is judged while the options are parsed, so that a mistake is one line and a status of 1 before anything has
+started; `makeService` then only calls constructors with keyword arguments.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService, MultiService
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.threads import deferToThread
+from twisted.logger import ILogObserver, Logger
+from twisted.python import usage
+from twisted.python.failure import Failure
+from twisted.python.logfile import LogFile
+from zope.interface import implementer
+
+from twisted_im.core.connection import Limits
+from twisted_im.jsonlog import JsonLog
+from twisted_im.pump import corked
+from twisted_im.routing.single import SingleRouter
+from twisted_im.server.authenticators import Anybody, PasswordFile, read_passwords
+from twisted_im.service import ImServer
+from twisted_im.storage.memory import MemoryStore
+
+log = Logger()
+
+STRATEGIES: dict[str, Callable[[], Any]] = {"single": SingleRouter}
+STORES: dict[str, Callable[[], Any]] = {"memory": MemoryStore}
+
+DEFAULT_LISTEN = "tcp:7777:interface=127.0.0.1"
+DEFAULT_AUTH = "file:twisted_im.passwords"
+
+
+def _choice(what: str, choices: dict[str, Any]) -> Callable[[str], str]:
+    def choose(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"{what} is one of {', '.join(sorted(choices))}, not {value!r}")
+        return value
+
+    return choose
+
+
+def _whole(what: str, low: int, high: int) -> Callable[[Any], int]:
+    def number(value: Any) -> int:
+        value = str(value)
+        if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
+            raise ValueError(f"{what} takes a whole number from {low} to {high}, not {value!r}")
+        return int(value)
+
+    return number
+
+
+EXAMPLES = f"""
+Examples:
+  twistd -n im --auth=anonymous
+      try it: anybody may log in, from this machine only
+  twistd -n im
+      users come from the file twisted_im.passwords; make some with
+      python -m twisted_im password twisted_im.passwords alice
+  twistd im --listen=ssl:7778:privateKey=key.pem:certKey=cert.pem:interface=0.0.0.0
+      in the background, with TLS, for everybody
+  twistd -n im --listen={DEFAULT_LISTEN} --listen=unix:/run/im.sock
+      two doors
+
+An endpoint without interface= listens on this machine only (127.0.0.1).
+Logs are JSON, one object a line: to the terminal with -n, else to twistd.log.
+Stop it with SIGTERM: it commits what it has read, and tells its clients to
+come back.
+"""
+
+
+class StartError(SystemExit, Exception):
+    """The service cannot start. Both bases matter: twistd in the background reports an `Exception` to the terminal that it left, and
+    an interpreter that meets a `SystemExit` prints one line instead of a traceback."""
+
+
+class Options(usage.Options):
+    """What an operator may say."""
+
+    synopsis = "[options]"
+
+    optParameters = [
+        ["strategy", "s", "single", f"How messages find their receivers: {', '.join(STRATEGIES)}.", _choice("--strategy", STRATEGIES)],
+        ["store", None, "memory", f"Where messages are kept: {', '.join(STORES)} (gone at the end).", _choice("--store", STORES)],
+        ["auth", "a", DEFAULT_AUTH, "Who may log in: file:PATH for a password file, or anonymous for anybody."],
+        ["name", None, "node", "This node's name: in its greeting and its logs."],
+        ["heartbeat", None, Limits.heartbeat, "Seconds without a frame after which a client pings.", _whole("--heartbeat", 5, 1800)],
+        ["window", None, Limits.window, "Notifies that a client may leave unacknowledged.", _whole("--window", 2, 65535)],
+        ["max-body", None, Limits.max_body, "The largest body of a frame, in bytes.", _whole("--max-body", 2048, 16 * 1024 * 1024)],
+    ]  # fmt: skip
+
+    compData = usage.Completions()
+
+    parent: Any = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen"] = []
+
+    def opt_listen(self, description: str) -> None:
+        """Where to listen, as a Twisted endpoint; may be given several times. [default: tcp:7777:interface=127.0.0.1]"""
+        self["listen"].append(description)
+
+    opt_l = opt_listen
+
+    def getUsage(self, width: int | None = None) -> str:
+        usage: str = super().getUsage(width)
+        return usage + EXAMPLES
+
+    def parseOptions(self, options: Any = None) -> None:
+        """A mistake is one line; twistd would print the whole help and the line after it."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            why = str(error).removeprefix("Parameter type enforcement failed: ")
+            raise StartError(f"twisted_im: {why} (see: twistd im --help)") from None
+
+    def parseArgs(self, *words: str) -> None:
+        if words:
+            raise usage.UsageError(f"unexpected {words[0]!r}: everything is an option; see --help")
+
+    def postOptions(self) -> None:
+        self["listen"] = [local_unless_said(d) for d in self["listen"] or [DEFAULT_LISTEN]]
+        for description in self["listen"]:
+            _check_endpoint(description)
+        method, _, path = self["auth"].partition(":")
+        if method == "file" and path:
+            try:
+                if Path(path).exists():
+                    read_passwords(Path(path))
+            except (OSError, ValueError) as error:
+                raise usage.UsageError(f"--auth: {path}: {error}") from None
+        elif self["auth"] != "anonymous":
+            raise usage.UsageError(f"--auth is file:PATH or anonymous, not {self['auth']!r}")
+        if not self["name"] or len(self["name"].encode()) > 64:
+            raise usage.UsageError("--name takes 1 to 64 bytes")
+
+
+def local_unless_said(description: str) -> str:
+    """The endpoint string, with this machine's own address if it is TCP or TLS and names no interface."""
+    parts = re.split(r"(?<!\\):", description)
+    positional = [part for part in parts if not re.search(r"(?<!\\)=", part)]
+    said = any(part.startswith("interface=") for part in parts) or len(positional) > {"tcp": 2, "ssl": 5}.get(parts[0], 0)
+    if parts[0] in ("tcp", "ssl") and not said:
+        return f"{description}:interface=127.0.0.1"
+    return description
+
+
+def _check_endpoint(description: str) -> None:
+    """Raises a `UsageError` for what would be a traceback later."""
+    from twisted.internet import reactor
+
+    try:
+        serverFromString(corked(reactor), description)
+    except OSError as error:
+        raise usage.UsageError(f"--listen={description}: {error.filename}: {error.strerror}") from None
+    except Exception as error:  # endpoint parsers raise whatever their parts raise
+        what = str(error) or type(error).__name__
+        examples = f"{DEFAULT_LISTEN} or ssl:7778:privateKey=key.pem:certKey=cert.pem"
+        raise usage.UsageError(f"--listen={description}: not an endpoint that can be used ({what}); for example {examples}") from None
+
+
+@implementer(IService)
+class ImService(MultiService):
+    """The node as twistd runs it: with logs as JSON, and a failure to start said in one line.
+
+    Args:
+        parent_options: twistd's own options, which say where logs go; None under `twist`, which has options of its own for that.
+    """
+
+    def __init__(self, parent_options: Any = None) -> None:
+        super().__init__()
+        self._parent_options = parent_options
+        self._why = ""
+        self._up = False
+
+    def setServiceParent(self, parent: Any) -> None:
+        super().setServiceParent(parent)
+        options = self._parent_options
+        if hasattr(parent, "setComponent") and options is not None and not options.get("logger") and not options.get("syslog"):
+            parent.setComponent(ILogObserver, JsonLog(_log_file(options)))
+
+    def startService(self) -> None:
+        super().startService()
+        for node in self:
+            node.started.addErrback(self._not_started)
+        if self._why:
+            raise StartError(f"twisted_im: {self._why}")
+        self._up = True
+        _quiet_collector()
+
+    def _not_started(self, failure: Failure) -> None:
+        reason = getattr(failure.value, "socketError", None)
+        self._why = failure.getErrorMessage()
+        if reason is not None:
+            port = getattr(failure.value, "port", "a port")
+            self._why = f"cannot listen on {port}: {reason.strerror}; stop what uses it, or choose another with --listen"
+        if self._up:  # it failed later than in `startService`, where an exception would have done
+            from twisted.internet import reactor
+
+            log.critical("not started: {why}", why=self._why)
+            reactor.stop()
+
+
+def _log_file(options: Any) -> Any:
+    """Where twistd would log to."""
+    name = options.get("logfile")
+    if name == "-" or (options.get("nodaemon") and not name):
+        return sys.stdout
+    return LogFile.fromFullPath(name or "twistd.log")
+
+
+def _quiet_collector() -> None:
+    """Takes everything that lives as long as the process out of the garbage collector's sight, and has it look less often: a full
+    collection over a million rows stalls the reactor, and rows hold no cycles."""
+    import gc
+
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def makeService(options: Options) -> ImService:
+    """The service that these options describe."""
+    limits = Limits(heartbeat=options["heartbeat"], window=options["window"], max_body=options["max-body"])
+    method, _, path = options["auth"].partition(":")
+    if method == "file":
+        authenticator: Any = PasswordFile(path, deferToThread)
+        if not Path(path).exists():
+            log.warn("{path} does not exist yet, so nobody can log in: python -m twisted_im password {path} NAME", path=path)
+    else:
+        authenticator = Anybody()
+        log.warn("anybody may log in under any name (--auth=anonymous)")
+    service = ImService(options.parent if isinstance(options.parent, dict) else None)
+    server = ImServer(
+        store=STORES[options["store"]](),
+        router=STRATEGIES[options["strategy"]](),
+        authenticator=authenticator,
+        listen=options["listen"],
+        name=options["name"],
+        limits=limits,
+    )
+    server.setServiceParent(service)
+    return service
