@@ -14,6 +14,7 @@ TESTS = Path(__file__).parent
 #: test module → why it mirrors no module of the source
 STORIES = {
     "test_floors.py": "the imports of the whole house",
+    "test_outside_client.py": "the specification, by a client that knows nothing else",
     "test_packaging.py": "what pip installs, and what twistd then finds",
     "test_tree.py": "the tests themselves",
 }

@@ -98,6 +98,7 @@ class Turn:
         self.booked = False
         self.deadlines: Deadlines[Pump] = Deadlines(grain)
         self._sweep: Any = None
+        self._sweep_at = 0.0
 
     def book(self) -> None:
         """Has `end` run when the present reactor turn ends."""
@@ -131,15 +132,25 @@ class Turn:
     def look_at(self, pump: Pump, when: float) -> None:
         """Has the pump's deadline checked at about this time."""
         self.deadlines.put(pump, when)
-        if self._sweep is None:
-            self._sweep = self.reactor.callLater(self.deadlines.grain, self._look)
+        if self._sweep is None or when < self._sweep_at:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Sets the one timer to the first deadline there is."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        when = self.deadlines.next()
+        if when is not None:
+            self._sweep_at = when
+            self._sweep = self.reactor.callLater(max(when - self.now(), 0.0), self._look)
 
     def _look(self) -> None:
         self._sweep = None
         for pump in self.deadlines.due(self.now()):
             pump.overdue()
-        if len(self.deadlines) and self._sweep is None:
-            self._sweep = self.reactor.callLater(self.deadlines.grain, self._look)
+        if self._sweep is None:
+            self._wait()
 
     def stop(self) -> None:
         """Writes what is there and forgets the deadlines; no timer is left."""
@@ -193,6 +204,7 @@ class Pump:
         self._book()
 
     def dataReceived(self, data: bytes) -> None:
+        """One read: on the hot path."""
         turn = self.turn
         if not turn.booked:
             turn.book()
@@ -203,7 +215,9 @@ class Pump:
         counters.frames_in += len(frames)
         if self._held is None:
             self._dispatch(frames)
-        else:
+            if self.clogged:
+                self._spare()
+        elif connection.state is not State.CLOSING:
             self._held.extend(frames)
         if connection.reader.kept:
             self._book()
@@ -253,6 +267,13 @@ class Pump:
             if self._held is not None:
                 self._held.extend(rest)
 
+    def _spare(self) -> None:
+        """Takes nothing more from a client that asks for more than it reads, until it has read. (A client itself always reads, or two that
+        wait for each other would wait for ever.)"""
+        if self.connection.accepting and self._held is None and sum(map(len, self.out)) > self._budget:
+            self._held = []
+            self.transport.pauseProducing()
+
     def _strange(self, _: Any, frame: Frame) -> None:
         if self.connection.state in (State.CLOSING, State.CLOSED):
             return
@@ -294,7 +315,7 @@ class Pump:
             return
         self.turn.book()
         held, self._held = self._held or [], None
-        self.connection.heard = self.turn.now()  # the time in which nothing was read is not the peer's silence
+        self.connection.waited(self.turn.now())
         self._dispatch(held)
         if self._held is None and self.connection.state not in (State.CLOSING, State.CLOSED):
             if self.connection.fault is not None:
@@ -313,8 +334,16 @@ class Pump:
                 log.failure("command 0x{command:04x} failed", failure, command=frame[0] & 0xFFFF)
                 self.disconnect(ImError(Disconnect.INTERNAL))
 
+        def ended(_: object) -> None:
+            if at_once:  # the rest in another turn: a long row of such commands must not hold up everybody, nor pile up its answers
+                self.turn.reactor.callLater(0, self.resume)
+            else:
+                self.resume()
+
+        at_once = True
         result.addErrback(failed)
-        result.addBoth(lambda _: self.resume())
+        result.addBoth(ended)
+        at_once = False
 
     # ---- frames out
 
@@ -472,16 +501,16 @@ class Readable:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._epoll: Any = None
-        self._of: dict[int, DirectTransport] = {}
+        self._of: dict[int, tuple[Callable[[int], bytes], Callable[[bytes], None], DirectTransport]] = {}
 
-    def add(self, fd: int, direct: DirectTransport) -> None:
-        """Begins to read from a socket."""
+    def add(self, fd: int, recv: Callable[[int], bytes], received: Callable[[bytes], None], direct: DirectTransport) -> None:
+        """Begins to read from a socket: `received` gets what `recv` gives."""
         if not self._of:
             self._epoll = select.epoll()
             self._reactor.addReader(self)
         if fd not in self._of:
             self._epoll.register(fd, select.EPOLLIN)
-            self._of[fd] = direct
+            self._of[fd] = recv, received, direct
 
     def remove(self, fd: int) -> None:
         """Reads no more from it; it may be closed already."""
@@ -503,15 +532,15 @@ class Readable:
         """The reactor is going down; every transport is told so by itself."""
 
     def doRead(self) -> None:
-        of = self._of
+        of, size = self._of, self.SIZE
         for fd, _ in self._epoll.poll(0, self.AT_ONCE):
-            direct = of.get(fd)
-            if direct is None:
+            if fd not in of:
                 continue  # it went away earlier in this loop
+            recv, received, direct = of[fd]
             try:
-                data = direct.recv(self.SIZE)
+                data = recv(size)
                 if data:
-                    direct.dataReceived(data)
+                    received(data)
                 else:
                     direct.leave_reading()
             except (BlockingIOError, InterruptedError):
@@ -531,13 +560,12 @@ class DirectTransport:
     end is met there, and so are errors.
     """
 
-    __slots__ = ("_above", "_fd", "_producer", "_readable", "_send", "_tail", "_tcp", "dataReceived", "recv")
+    __slots__ = ("_above", "_fd", "_producer", "_readable", "_send", "_tail", "_tcp", "dataReceived")
 
     def __init__(self, above: Any, readable: Readable | None) -> None:
         self._above = above
         self._readable = readable
         self._fd = -1
-        self.recv: Callable[[int], bytes] = self._nothing
         self._producer: Any = None
         self._send: Callable[[bytes], int] = self._closed
         self._tail = False
@@ -548,27 +576,26 @@ class DirectTransport:
     def _closed(data: bytes) -> int:
         return len(data)
 
-    @staticmethod
-    def _nothing(size: int) -> bytes:
-        return b""
-
     # ---- as the protocol of a TCP connection
 
     def makeConnection(self, transport: Any) -> None:
         self._tcp = transport
         handle = transport.getHandle()
-        self._send, self.recv = handle.send, handle.recv
+        self._send = handle.send
         if self._readable is not None:
             transport.pauseProducing()
             self._fd = handle.fileno()
-            self._readable.add(self._fd, self)
+            self._readable.add(self._fd, handle.recv, self._above.dataReceived, self)
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)  # every write is a whole turn's worth; waiting for more helps nobody
+        self.connectionMade()
+
+    def connectionMade(self) -> None:
         self._above.makeConnection(self)
         self.dataReceived = self._above.dataReceived
 
     def connectionLost(self, reason: Failure) -> None:
-        self._send, self.recv, self._producer = self._closed, self._nothing, None
+        self._send, self._producer = self._closed, None
         if self._readable is not None:
             self._readable.remove(self._fd)
             self._readable = None
@@ -586,14 +613,13 @@ class DirectTransport:
     def write(self, data: bytes) -> None:
         if self._tail:
             self._tcp.write(data)
+            if self._producer is not None:
+                self._producer.pauseProducing()  # TLS may have told it to go on
             return
         try:
             sent = self._send(data)
-        except (BlockingIOError, InterruptedError):
+        except OSError:  # no room now; or an error that Twisted meets too, and ends the connection in its own time
             sent = 0
-        except OSError:
-            self._tcp.write(data)  # Twisted meets the same error, and ends the connection in its own time
-            return
         if sent < len(data):
             self._tail = True
             self._tcp.write(data[sent:])
@@ -631,7 +657,7 @@ class DirectTransport:
         if self._readable is None:
             self._tcp.resumeProducing()
         elif not self._tcp.disconnecting:
-            self._readable.add(self._fd, self)
+            self._readable.add(self._fd, self._tcp.getHandle().recv, self._above.dataReceived, self)
 
     def loseConnection(self, *reason: Any) -> None:
         if self._readable is not None:
@@ -643,10 +669,16 @@ class DirectTransport:
             self._readable.remove(self._fd)
         self._tcp.abortConnection()
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._tcp, name)
+    # No __getattr__ for the rest: the interpreter is slower on every attribute of a class that has one.
+
+    def getPeer(self) -> Any:
+        return self._tcp.getPeer()
+
+    def getHost(self) -> Any:
+        return self._tcp.getHost()
+
+    def getHandle(self) -> Any:
+        return self._tcp.getHandle()
 
 
 class DirectFactory:

@@ -6,14 +6,19 @@ started; `makeService` then only calls constructors with keyword arguments.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from OpenSSL import SSL, crypto
 from twisted.application.service import IService, MultiService
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.threads import deferToThread
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
@@ -78,7 +83,17 @@ come back.
 
 class StartError(SystemExit, Exception):
     """The service cannot start. Both bases matter: twistd in the background reports an `Exception` to the terminal that it left, and
-    an interpreter that meets a `SystemExit` prints one line instead of a traceback."""
+    an interpreter that meets a `SystemExit` prints one line instead of a traceback.
+
+    Args:
+        why: one line that says what to do, short: twistd in the background shows a hundred characters of the class and of this.
+    """
+
+    __module__ = "builtins"  # so that few of these characters are spent on the name
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.code = f"twisted_im: {why}"
 
 
 class Options(usage.Options):
@@ -120,51 +135,81 @@ class Options(usage.Options):
             super().parseOptions(options)
         except usage.UsageError as error:
             why = str(error).removeprefix("Parameter type enforcement failed: ")
-            raise StartError(f"twisted_im: {why} (see: twistd im --help)") from None
+            raise StartError(f"{why} (see: twistd im --help)") from None
 
     def parseArgs(self, *words: str) -> None:
         if words:
             raise usage.UsageError(f"unexpected {words[0]!r}: everything is an option; see --help")
 
     def postOptions(self) -> None:
-        self["listen"] = [local_unless_said(d) for d in self["listen"] or [DEFAULT_LISTEN]]
-        for description in self["listen"]:
-            _check_endpoint(description)
+        for said in self["listen"]:
+            _check_endpoint(said)
+        self["listen"] = [local_unless_said(said) for said in self["listen"] or [DEFAULT_LISTEN]]
         method, _, path = self["auth"].partition(":")
         if method == "file" and path:
             try:
                 if Path(path).exists():
                     read_passwords(Path(path))
-            except (OSError, ValueError) as error:
+            except OSError as error:
+                raise usage.UsageError(f"--auth: {explained(error)}") from None
+            except ValueError as error:
                 raise usage.UsageError(f"--auth: {path}: {error}") from None
         elif self["auth"] != "anonymous":
             raise usage.UsageError(f"--auth is file:PATH or anonymous, not {self['auth']!r}")
-        if not self["name"] or len(self["name"].encode()) > 64:
+        if not 1 <= len(os.fsencode(self["name"])) <= 64:
             raise usage.UsageError("--name takes 1 to 64 bytes")
 
 
+#: What listens on every address of the machine unless it is told better: kind → (its parts before the interface, this machine alone)
+_OPEN_TO_ALL = {"tcp": (2, "127.0.0.1"), "ssl": (5, "127.0.0.1"), "tcp6": (2, r"\:\:1")}
+
+
 def local_unless_said(description: str) -> str:
-    """The endpoint string, with this machine's own address if it is TCP or TLS and names no interface."""
+    """The endpoint string, with this machine's own address if it names no interface.
+
+    Raises:
+        ValueError: it names an empty one, which would be all of them.
+    """
+    kind, _, rest = description.partition(":")
+    if kind == "haproxy":
+        return f"{kind}:{local_unless_said(rest)}"
+    if kind not in _OPEN_TO_ALL:
+        return description
+    before, own = _OPEN_TO_ALL[kind]
     parts = re.split(r"(?<!\\):", description)
-    positional = [part for part in parts if not re.search(r"(?<!\\)=", part)]
-    said = any(part.startswith("interface=") for part in parts) or len(positional) > {"tcp": 2, "ssl": 5}.get(parts[0], 0)
-    if parts[0] in ("tcp", "ssl") and not said:
-        return f"{description}:interface=127.0.0.1"
-    return description
+    said = [part.removeprefix("interface=") for part in parts if part.startswith("interface=")]
+    said += [part for part in parts if not re.search(r"(?<!\\)=", part)][before : before + 1]
+    if "" in said:
+        raise ValueError("an empty interface is every one: say interface=0.0.0.0, or leave it out for this machine only")
+    return description if said else f"{description}:interface={own}"
+
+
+def explained(error: BaseException | None) -> str:
+    """What stands in the way of a start, in words, and what can be done."""
+    if isinstance(error, CannotListenError):
+        where = f"{error.interface}:{error.port}" if isinstance(error.port, int) else os.fsdecode(error.port)
+        number = getattr(error.socketError, "errno", None)  # a locked Unix socket has words instead
+        busy = number == errno.EADDRINUSE or not isinstance(error.socketError, OSError)
+        why = os.strerror(errno.EADDRINUSE) if busy else error.socketError.strerror
+        return f"{where}: {why}; {'stop what uses it, or ' if busy else ''}change --listen"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename2 or error.filename)}: {error.strerror}"
+    if isinstance(error, SSL.Error | crypto.Error):
+        words = ", ".join(dict.fromkeys(word for *_, word in error.args[0])) if error.args else "no reason is given"
+        return f"the certificate or the key cannot be read ({words}); both are PEM files, the key without a pass phrase"
+    return str(error) or type(error).__name__
 
 
 def _check_endpoint(description: str) -> None:
     """Raises a `UsageError` for what would be a traceback later."""
-    from twisted.internet import reactor
-
     try:
-        serverFromString(corked(reactor), description)
-    except OSError as error:
-        raise usage.UsageError(f"--listen={description}: {error.filename}: {error.strerror}") from None
+        serverFromString(corked(_reactor()), local_unless_said(description))
+    except (OSError, SSL.Error, crypto.Error) as error:
+        raise usage.UsageError(f"--listen={description}: {explained(error)}") from None
     except Exception as error:  # endpoint parsers raise whatever their parts raise
-        what = str(error) or type(error).__name__
         examples = f"{DEFAULT_LISTEN} or ssl:7778:privateKey=key.pem:certKey=cert.pem"
-        raise usage.UsageError(f"--listen={description}: not an endpoint that can be used ({what}); for example {examples}") from None
+        why = f"not an endpoint that can be used ({explained(error)}); for example {examples}"
+        raise usage.UsageError(f"--listen={description}: {why}") from None
 
 
 @implementer(IService)
@@ -185,36 +230,76 @@ class ImService(MultiService):
         super().setServiceParent(parent)
         options = self._parent_options
         if hasattr(parent, "setComponent") and options is not None and not options.get("logger") and not options.get("syslog"):
-            parent.setComponent(ILogObserver, JsonLog(_log_file(options)))
+            try:
+                parent.setComponent(ILogObserver, JsonLog(_log_file(options)))
+            except OSError as error:
+                raise StartError(f"{explained(error)}; say another --logfile") from None
 
     def startService(self) -> None:
+        _heed_signals()
         super().startService()
         for node in self:
             node.started.addErrback(self._not_started)
         if self._why:
-            raise StartError(f"twisted_im: {self._why}")
+            raise StartError(self._why)
         self._up = True
         _quiet_collector()
 
     def _not_started(self, failure: Failure) -> None:
-        reason = getattr(failure.value, "socketError", None)
-        self._why = failure.getErrorMessage()
-        if reason is not None:
-            port = getattr(failure.value, "port", "a port")
-            self._why = f"cannot listen on {port}: {reason.strerror}; stop what uses it, or choose another with --listen"
+        self._why = explained(failure.value)
+        if isinstance(failure.value, OSError | OverflowError):  # a path that is not there, a port above all ports
+            self._why += "; change --listen"
         if self._up:  # it failed later than in `startService`, where an exception would have done
-            from twisted.internet import reactor
-
             log.critical("not started: {why}", why=self._why)
-            reactor.stop()
+            _reactor().stop()
 
 
 def _log_file(options: Any) -> Any:
-    """Where twistd would log to."""
+    """Where twistd would log to; as with twistd, SIGUSR1 begins a new file."""
     name = options.get("logfile")
     if name == "-" or (options.get("nodaemon") and not name):
         return sys.stdout
-    return LogFile.fromFullPath(name or "twistd.log")
+    file = LogFile.fromFullPath(name or "twistd.log")
+    if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:  # else the operator's reactor or plugin has a use for it
+
+        def rotate(*_: object) -> None:
+            _reactor().callFromThread(file.rotate)
+
+        signal.signal(signal.SIGUSR1, rotate)
+    return file
+
+
+def _reactor() -> Any:
+    """The reactor that twistd has chosen: not before it has done so."""
+    from twisted.internet import reactor
+
+    return reactor
+
+
+def _heed_signals() -> None:
+    """Has SIGTERM and SIGINT stop the node in good order, with a status of 0; a second one ends the process at once.
+
+    The reactor's own answer to them would end the process by the same signal after everything is done, which looks like a crash to whoever
+    watches it. It comes with the reactor's start, so ours is set before that, for a signal that is early, and after.
+    """
+    reactor = _reactor()
+    heeded = False
+
+    def stop(number: int, _: object) -> None:
+        nonlocal heeded
+        heeded = True
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_DFL)
+        reactor.callFromThread(log.info, "stopping: {signal}", event="stopping", signal=signal.Signals(number).name)
+        reactor.callFromThread(reactor.stop)
+
+    def heed() -> None:
+        if not heeded:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, stop)
+
+    heed()
+    reactor.callWhenRunning(heed)
 
 
 def _quiet_collector() -> None:

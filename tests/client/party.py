@@ -86,6 +86,10 @@ class Party(TestCase):
             await client.when_online()
         return clients
 
+    def push(self, frame: bytes, uid: str) -> None:
+        """Has the server push a frame to a user's devices."""
+        self.server.node.deliver_local([(frame, (b"\0" + uid.encode(),), None)])
+
     async def until(self, holds: Callable[[], object]) -> None:
         """Lets the reactor run until this holds; the test's own limit ends the wait."""
         while not holds():

@@ -16,7 +16,7 @@ from twisted.internet.protocol import Factory, Protocol
 from tests.client.party import Party
 from twisted_im.client.client import Client
 from twisted_im.client.state import FileState, Kept, MemoryState
-from twisted_im.client.values import Accepted, LeftOut, Life, Message
+from twisted_im.client.values import Accepted, LeftOut, Life, Message, Standing
 from twisted_im.core.connection import Limits
 from twisted_im.errors import Disconnect, ImError, LocalProtocolError, Status
 from twisted_im.storage.memory import MemoryStore
@@ -70,7 +70,7 @@ class TestDelivery(Party):
         class Losing(MemoryStore):
             lose = True
 
-            def append(store, messages: Any, cursors: Any) -> Any:  # noqa: N805  # the test is self
+            def append(store, messages: Any, cursors: Any) -> Any:  # the test is self
                 done = super().append(messages, cursors)
                 if messages and store.lose:
                     store.lose = False
@@ -91,7 +91,7 @@ class TestDelivery(Party):
         class Busy(MemoryStore):
             times = 2
 
-            def append(store, messages: Any, cursors: Any) -> Any:  # noqa: N805  # the test is self
+            def append(store, messages: Any, cursors: Any) -> Any:  # the test is self
                 if messages and store.times:
                     store.times -= 1
                     error = ImError(Status.BUSY, retry_after=30)
@@ -142,7 +142,7 @@ class TestDelivery(Party):
     async def test_a_content_that_only_this_server_finds_too_large(self) -> None:
         """If this fails, one large message ends the connection again and again, and nothing after it is ever sent."""
         await self.serve(limits=Limits(max_body=4096))
-        alice, bob = await self.online("alice", "bob")
+        alice, _ = await self.online("alice", "bob")
         large, small = alice.send("bob", "x" * 5000), alice.send("bob", "y")
         with self.assertRaises(ImError) as error:
             await large.accepted
@@ -326,7 +326,7 @@ class TestReading(Party):
         session = self.server.node.sessions.get(b"\0bob", bob.device)
         assert session is not None
         for _ in range(10):
-            session.push(frame(Kind.NOTIFY, 0x7777, b"?"))
+            self.push(frame(Kind.NOTIFY, 0x7777, b"?"), "bob")
             await self.until(lambda: session.connection.pushed < session.connection.push_limit)
         alice.send("bob", "still here")
         await self.until(lambda: self.shown[bob])
@@ -435,22 +435,19 @@ class TestState(Party):
     async def test_a_restored_backup_is_told_aloud(self) -> None:
         """If this fails, a device hides everything that is written after a backup was restored, until the old seqs are reached."""
         await self.serve()
-        alice, bob = await self.online("alice", "bob", state=None)
-        for i in range(5):
-            await alice.send("bob", f"{i}").accepted
-        await self.until(lambda: len(self.shown[bob]) == 5)
-        await self.until(lambda: any(r.seq == 5 for r in self.told[alice]["receipt"]))
-        (conversation,) = self.server.node.store._conversations
-        del conversation.rows[2:]
-        conversation.head = 2
-        for device in self.server.node.store._devices.values():
-            device.cursors = {1: 2} if device.cursors else {}
-        await alice.send("bob", "new").accepted
+        (alice,) = await self.online("alice")
+        state = MemoryState()
+        state.save(Kept(b"b" * 16, "/bob", self.server.node.store.epoch, position=0, cursors={1: 5}))
+        (bob,) = await self.online("bob", state=state)
+        for text in ("one", "two"):
+            await alice.send("bob", text).accepted
+        await self.turn(0.02)
+        self.assertEqual(self.texts(bob), [], "they look like repeats")
         bob.abort()
         await self.until(lambda: self.told[bob]["reset"])
-        await self.until(lambda: len(self.shown[bob]) == 6)
-        self.assertEqual([(m.seq, m.text) for m in self.shown[bob]][5:], [(3, "new")])
-        self.assertEqual(self.told[alice]["reset"], [], "alice has had no reason yet")
+        await self.until(lambda: len(self.shown[bob]) == 2)
+        self.assertEqual(self.texts(bob), ["one", "two"])
+        self.assertEqual(self.told[alice]["reset"], [])
 
     async def test_one_file_for_one_user(self) -> None:
         """If this fails, two users that share a file by mistake hide each other's messages."""
@@ -474,7 +471,7 @@ class TestLife(Party):
         with self.assertRaises(ImError) as error:
             await client.when_online()
         self.assertEqual(error.exception.code, Status.NOT_AUTHENTICATED)
-        self.assertEqual(self.lives(client), ["connecting", "ended"])
+        await self.until(lambda: self.lives(client) == ["connecting", "ended"])
         with self.assertRaises(ImError):
             await client.when_online()
         (right,) = await self.online("alice", secret="right")
@@ -520,6 +517,22 @@ class TestLife(Party):
         await away.stopService()
         await self.until(lambda: len(home.node.sessions) == 1 and alice.standing.life is Life.ONLINE)
 
+    async def test_a_callback_may_stop_the_client(self) -> None:
+        """If this fails, a program that gives up after the first failure ends with a traceback instead."""
+        await self.serve()
+        address = self.server.addresses[0]
+        await self.server.stopService()
+        stopped: list[Any] = []
+
+        def on_state(standing: Standing) -> None:
+            if standing.life is Life.WAITING:
+                stopped.append(alice.stopService())
+
+        alice = self.client("alice", at=address, on_state=on_state)
+        await self.until(lambda: stopped)
+        await stopped[0]
+        self.assertIs(alice.standing.life, Life.STOPPED)
+
     async def test_words_for_what_goes_wrong(self) -> None:
         """If this fails, a person sees a class name where a reason should be."""
         await self.serve()
@@ -551,7 +564,7 @@ class TestLife(Party):
         class Hanging(MemoryStore):
             hangs = True
 
-            def append(store, messages: Any, cursors: Any) -> Any:  # noqa: N805  # the test is self
+            def append(store, messages: Any, cursors: Any) -> Any:  # the test is self
                 if store.hangs:
                     self.hung = Deferred()
                     return self.hung
@@ -638,16 +651,10 @@ class TestRest(Party):
         await self.until(lambda: self.told[bob]["signal"])
         signal = self.told[bob]["signal"][0]
         self.assertEqual((signal.sender, signal.conversation, signal.type), ("alice", 1, SignalType.TYPING))
-        session = self.server.node.sessions.get(b"\0bob", bob.device)
-        assert session is not None
         now = bob.server_time()
         for content, expires, head in ((b"expired", now - 1000, 1), (b"overtaken", now + 5000, 0), (b"good", now + 5000, 1)):
-            session.push(
-                notify(
-                    Command.SIGNAL, conversation=1, head=head, expires=expires, type=SignalType.CUSTOM, device=alice.device,
-                    sender=b"alice", content=content,
-                )
-            )  # fmt: skip
+            about = {"conversation": 1, "head": head, "expires": expires, "type": SignalType.CUSTOM}
+            self.push(notify(Command.SIGNAL, **about, device=alice.device, sender=b"alice", content=content), "bob")
         await self.until(lambda: len(self.told[bob]["signal"]) > 1)
         self.assertEqual([s.content for s in self.told[bob]["signal"][1:]], [b"good"])
 
@@ -687,3 +694,53 @@ class TestRest(Party):
         ):
             with self.assertRaises((ValueError, LocalProtocolError)):
                 Client(**{"uid": "alice", **options})
+
+
+class TestDocs(Party):
+    """What docs/client.md shows."""
+
+    async def test_the_example_runs(self) -> None:
+        """If this fails, the first program that somebody writes with the library does not work."""
+        text = (Path(__file__).parent.parent.parent / "docs" / "client.md").read_text("utf-8")
+        example: dict[str, Any] = {"__name__": "example"}
+        exec(text.partition("```python\n")[2].partition("```")[0], example)
+        await self.serve()
+        (bob,) = await self.online("bob")
+        example["Client"] = lambda *args, **options: Client(*args, **{**options, "state": self.mktemp()})
+        running = ensureDeferred(example["main"](reactor, self.server.addresses[0]))
+        await self.until(lambda: self.shown[bob])
+        bob.send("alice", "It is late.")
+        await running
+        self.assertEqual(self.texts(bob), ["Is the white rabbit with you?"])
+
+
+class BusyOnce(MemoryStore):
+    """Answers its first batch with "busy", after a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: Deferred[None] = Deferred()
+        self.asked: Deferred[None] = Deferred()
+
+    def append(self, messages: Any, cursors: Any) -> Any:
+        if not messages or self.asked.called:
+            return super().append(messages, cursors)
+        self.asked.callback(None)
+        return self.refused
+
+
+class TestBusy(Party):
+    async def test_order_holds_when_a_batch_is_refused_for_now(self) -> None:
+        """What was sent after a message that the server was too busy for is shown before it."""
+        store = BusyOnce()
+        await self.serve(store=store)
+        alice, bob = await self.online("alice", "bob")
+        alice.send("bob", "0")
+        await store.asked
+        for number in range(1, 10):  # these reach the server while it is still busy with the first
+            alice.send("bob", str(number))
+        await self.until(lambda: len(self.server.node.ledger.messages) == 9)
+        store.refused.errback(ImError(Status.BUSY, retry_after=30))
+        await self.until(lambda: len(self.shown[bob]) == 10)
+        self.assertEqual(self.texts(bob), [str(number) for number in range(10)])
+        self.assertEqual(self.server.counters.accepted, 10)

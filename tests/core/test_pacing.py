@@ -35,4 +35,8 @@ def test_deadlines_are_neither_early_nor_late(grain: float, asked: list[float], 
         assert all(asked[item] + grain > now for item in left)
         slots = [int(asked[item] / grain) for item in due]
         assert slots == sorted(slots)
-        assert len(deadlines) == len(left)
+        upcoming = deadlines.next()
+        assert (upcoming is None) == (not left)
+        if upcoming is not None:
+            first = min(asked[item] for item in left)
+            assert first < upcoming <= first + grain * 1.001  # the product of a slot and its grain is rounded

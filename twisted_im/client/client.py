@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from random import Random, SystemRandom
 from typing import Any, TypeVar
@@ -159,6 +160,8 @@ class Client(Service):
         self._turn = Turn(reactor, clock=clock)
         self._turn.steps.append(self._step)
         self._timer: Any = None
+        self._news: deque[Standing] = deque()
+        self._telling: Any = None
         self._wall_ahead = time.time() - clock()  # until a server says better
         self._waiting: list[Deferred[None]] = []
         self._session: Session | None = None
@@ -215,6 +218,9 @@ class Client(Service):
     def _stopped(self, _: object) -> None:
         self._turn.stop()
         self._arm(None)
+        if self._telling is not None:
+            self._telling.cancel()
+        self._tell_news()
         self._release(Failure(CancelledError("the client was stopped")))
         self._connector = self._make_connector()
 
@@ -227,7 +233,16 @@ class Client(Service):
             return
         self.standing = standing
         log.debug("{user} is {life}: {reason}", user=self.uid, life=standing.life.value, reason=standing.reason)
-        self._tell(self._on_state, standing)
+        self._news.append(standing)
+        if self._telling is None:
+            self._telling = self._reactor.callLater(0, self._tell_news)
+
+    def _tell_news(self) -> None:
+        """Tells where the life has moved to: not at once, since this may be in the middle of `ClientService`'s own step, and what is told
+        may stop it."""
+        self._telling = None
+        while self._news:
+            self._tell(self._on_state, self._news.popleft())
 
     # ---- connecting
 

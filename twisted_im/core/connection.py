@@ -271,6 +271,14 @@ class Connection:
         if self.unacknowledged_since:
             self.unacknowledged_since = self.heard
 
+    def waited(self, now: float) -> None:
+        """Nothing was read until now, by this side's choice: what the other side owes has its whole time from here."""
+        self.heard = now
+        if self._partial_since:
+            self._partial_since = now
+        if self._pinged:
+            self._pinged = now
+
     def deadline(self) -> float:
         """When to look at this connection again, at the latest."""
         limits = self._limits

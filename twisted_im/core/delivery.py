@@ -17,7 +17,7 @@ stands still and no gap lasts.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -284,6 +284,7 @@ class Inbox:
 
     Attributes:
         synced: this login's list of conversations has been read to its end.
+        pulling: pulls under way.
         duplicates: rows that came although they had been shown, or were held already.
     """
 
@@ -295,8 +296,9 @@ class Inbox:
         self._page = page
         self._hold = hold
         self._places = {conversation: _Place(shown) for conversation, shown in kept.items()}
-        self._behind: dict[int, None] = {}  # conversations that may have a gap; an ordered set
+        self._behind: OrderedDict[int, None] = OrderedDict()  # to be looked at for a gap: put in by news, taken out by `pulls`
         self._held = 0
+        self.pulling = 0
         self.synced = False
         self.duplicates = 0
 
@@ -305,10 +307,12 @@ class Inbox:
     def connected(self) -> None:
         """A login has begun; what the last connection was asked for will not come."""
         self.synced = False
-        for place in self._places.values():
+        self.pulling = 0
+        for conversation, place in self._places.items():
             place.before = place.shown
             place.pulling = None
             place.stuck = False
+            self._rise(conversation, place, 0)
 
     def listed(self, conversation: int, *, head: int, floor: int, cursor: int) -> list[Step]:
         """The server's view of one conversation, from a sync.
@@ -337,6 +341,7 @@ class Inbox:
         for conversation, place in self._places.items():
             if place.shown is None:
                 self._begin(place, 0)
+                self._rise(conversation, place, 0)
                 steps += self._pass_over(conversation, place, 0) + self._advance(conversation, place)
         return steps
 
@@ -356,6 +361,7 @@ class Inbox:
         pull, place.pulling = place.pulling, None
         if pull is None or place.shown is None:
             return []
+        self.pulling -= 1
         self._rise(conversation, place, head)
         steps = self._pass_over(conversation, place, floor)
         found = {row.seq: row for row in rows}
@@ -374,7 +380,9 @@ class Inbox:
             gone: the conversation may not be read any more; what is missing of it is given up.
         """
         place = self._places[conversation]
-        place.pulling = None
+        if place.pulling is not None:
+            place.pulling = None
+            self.pulling -= 1
         place.stuck = True
         if gone and place.shown is not None:
             place.head = place.shown
@@ -384,19 +392,16 @@ class Inbox:
     def pulls(self, most: int) -> list[Pull]:
         """Up to so many ranges to be asked for now; from here on they count as being under way."""
         wanted: list[Pull] = []
-        for conversation in list(self._behind):
-            if len(wanted) >= most:
-                break
+        while self._behind and len(wanted) < most:
+            conversation, _ = self._behind.popitem(last=False)
             place = self._places[conversation]
-            if place.shown is None or place.pulling is not None or place.stuck:
-                continue
-            if place.shown >= place.head:
-                del self._behind[conversation]
-                continue
+            if place.shown is None or place.shown >= place.head or place.pulling is not None or place.stuck:
+                continue  # what is waited for there puts it in again
             first = place.shown + 1
             last = min(min(place.held, default=place.head + 1) - 1, first + self._page - 1)
             place.pulling = Pull(conversation, first, last)
             wanted.append(place.pulling)
+            self.pulling += 1
         return wanted
 
     # ---- looking
@@ -410,11 +415,6 @@ class Inbox:
         """The newest seq known."""
         place = self._places.get(conversation)
         return 0 if place is None else place.head
-
-    @property
-    def pulling(self) -> int:
-        """Pulls under way."""
-        return sum(1 for conversation in self._behind if self._places[conversation].pulling is not None)
 
     # ---- within
 
@@ -476,6 +476,6 @@ class Inbox:
                 place.shown = seq
                 visible = row is not None and row.row_type == RowType.MESSAGE and row.device != self._device
                 steps.append(Step(conversation, seq, row if visible else None))
-            if place.shown >= place.head and place.pulling is None:
+            if place.shown >= place.head:
                 self._behind.pop(conversation, None)
         return steps

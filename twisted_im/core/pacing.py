@@ -52,5 +52,6 @@ class Deadlines(Generic[T]):
         current = int(now / self.grain)
         return [item for slot in sorted(s for s in self._slots if s <= current) for item in self._slots.pop(slot)]
 
-    def __len__(self) -> int:
-        return sum(map(len, self._slots.values()))
+    def next(self) -> float | None:
+        """When `due` will next have something, or None if nothing was put."""
+        return min(self._slots) * self.grain if self._slots else None

@@ -85,14 +85,21 @@ class Access:
     @inlineCallbacks
     def _login(self, pump: Pump, request_id: int, credentials: Credentials, wanted: Any) -> Any:
         node = self._node
+        asked = pump.turn.now()
         if not (yield answer(node.authenticator.authenticate, credentials)):
             raise ImError(Status.NOT_AUTHENTICATED)
         user = user_key(wanted.tenant, wanted.uid)
+        live = node.sessions.get(user, wanted.device)
+        if pump.connection.state is not State.LOGIN:
+            return  # it went away meanwhile, and a number for it would shut out the session that the device has by now
+        if live is not None and live.asked > asked:
+            raise ImError(Disconnect.TAKEN_OVER)  # its check took longer than that of a later login
         opened = yield node.store.open_session(user, wanted.device, wanted.label, node.name)
         if pump.connection.state is not State.LOGIN:
             return  # it went away meanwhile
         node.known.add(user)
         session = Session(pump, wanted.tenant, wanted.uid, wanted.device, wanted.label, opened.number)
+        session.asked = asked
         older = node.sessions.add(session)
         if older is session:
             raise ImError(Disconnect.TAKEN_OVER)

@@ -21,7 +21,8 @@ from twisted_im.errors import ImError
 #: content). The peer is the user addressed; a direct conversation is found or made for it.
 Append = tuple[bytes, bytes, bytes, int, int, bytes, int, bytes]
 
-#: What became of it: (conversation, seq, time in ms, version of the members, digest, whether it is a repeat of an earlier one).
+#: What became of it: (conversation, seq, time in ms, version of the members, digest, whether it is a repeat of an earlier one). A repeat
+#: has the first one's answer; the version in it may be old, since the message is not sent on again.
 Stored = tuple[int, int, int, int, int, bool]
 
 #: A receipt to be kept: (user, device, session number, conversation, seq, `ReceiptType`).
@@ -50,7 +51,8 @@ class Row(NamedTuple):
 
 
 class Range(NamedTuple):
-    """Rows `first` to `last` of a log without a gap, as far as they still exist; `last` below `first` covers nothing."""
+    """Rows `first` to `last` of a log without a gap, as far as they still exist: those up to the floor are covered, and gone. `last` below
+    `first` covers nothing."""
 
     first: int
     last: int
@@ -136,23 +138,29 @@ class IStore(Interface):
     horizon = Attribute("seconds for which a repeated client id is recognised")
 
     def append(messages: Sequence[Append], cursors: Sequence[Cursor]) -> Deferred[tuple[list[Stored | ImError], list[Moved | ImError]]]:
-        """Keeps messages and receipts in one transaction; fires when it is durable, with an answer for each, in their order.
+        """Keeps messages and receipts in one transaction; fires when it is durable, with an answer for each, in their order. The messages
+        come first, and each entry sees what those before it have done.
 
-        A message: NO_SUCH if the sender is not a member or the peer no account; CONFLICT if its client id was used by this sender
-        with another digest. The same id with the same digest gives the first answer again.
-        A receipt: NO_SUCH if the user is no member; BAD_VALUE above the head; CONFLICT if the device has a newer session.
+        A message: NO_SUCH if the sender is not a member of the conversation, or one of the two users is no account; CONFLICT if its
+        client id was used by this sender with another digest. The same id with the same digest gives the first answer again,
+        whatever has changed since. What is refused leaves nothing behind, and its client id is free.
+        A receipt: NO_SUCH if the user is no member; else BAD_VALUE if there is no such row yet; else CONFLICT if this is not the number of
+        the device's newest session, or the device was removed. A read counts as delivered too. Marks and cursors never go back.
         """
 
     def read(user: bytes, conversation: int, first: int, last: int, limit: int, backward: bool) -> Deferred[Range]:
-        """A range of a log, at most `limit` rows from its lower end, or from its upper end if `backward`. NO_SUCH for strangers."""
+        """A range of a log, at most `limit` rows (one or more) from its lower end, or from its upper end if `backward`. It covers what was
+        asked for, as far as the log goes, unless the limit cuts it short. NO_SUCH for strangers, and for who was removed."""
 
     def read_since(position: int, limit: int) -> Deferred[tuple[int, Sequence[Row]]]:
-        """Rows of all conversations in commit order after a position, and the position to go on from. Whole commits only, and
-        nothing that may still become visible before it: no row is ever skipped."""
+        """Rows of all conversations in commit order after a position, and the position to go on from. Whole commits only (each by
+        conversation and seq), and nothing that may still become visible before it: no row is ever skipped. At most `limit` rows, unless
+        the first commit alone has more."""
 
     def summary(user: bytes, device: bytes, since: int, after: int, limit: int, behind: bool) -> Deferred[Summary]:
-        """The user's conversations with an id above `after`: those with a row or a receipt after the position `since`; with
-        `behind` only those whose head is above the device's cursor."""
+        """The user's conversations with an id above `after`, at most `limit`: those with a row, a change of members, or a receipt that
+        moved a mark after the position `since`; with `behind` only those whose head is above the device's cursor. Its position was
+        true before anything else was read, so that a summary since then misses nothing."""
 
     def members(conversations: Sequence[int]) -> Deferred[dict[int, Members]]:
         """The members of each conversation that exists."""
@@ -161,7 +169,8 @@ class IStore(Interface):
         """Makes a group and gives its conversation's id."""
 
     def change_members(conversation: int, add: Sequence[bytes], remove: Sequence[bytes]) -> Deferred[Members]:
-        """Changes a group's members: who is removed sees nothing committed after this."""
+        """Changes a group's members: who is removed sees nothing committed after this, nor anything else of it any more. Who is in both
+        lists is removed. NO_SUCH if it is no group."""
 
     def open_session(user: bytes, device: bytes, label: bytes, node: str) -> Deferred[Opened]:
         """Lets one device in, with a number above all its earlier ones; makes the account and the device if they are new."""
@@ -170,13 +179,14 @@ class IStore(Interface):
         """The user's devices, by id."""
 
     def remove_device(user: bytes, device: bytes) -> Deferred[bool]:
-        """Forgets a device and its cursors; True if there was one. Numbers of later sessions still rise."""
+        """Forgets a device and its cursors, and leaves the user's marks; True if there was one. Numbers of later sessions still rise."""
 
     def accounts(users: Sequence[bytes], create: bool) -> Deferred[set[bytes]]:
-        """Which of these exist; with `create` the others are made first."""
+        """Which of these existed already; with `create` the others are made."""
 
     def lease(node: str, boot: bytes, address: str, seconds: float) -> Deferred[Sequence[Lease]]:
-        """Says that a node lives for so long, and gives all that live. NO_SUCH if another boot of this name holds the lease."""
+        """Says that a node lives for so long, and gives all that live, by name. NO_SUCH if another boot of this name holds a lease that has
+        not ended."""
 
     def close() -> Deferred[None]:
         """Finishes what is under way and lets go."""
@@ -191,7 +201,7 @@ class IRouter(Interface):
         """Begins; `up` takes what arrives."""
 
     def stop() -> Deferred[None] | None:
-        """Ends."""
+        """Ends; also when `start` has not come, or has failed."""
 
     def attach(session: Any) -> Deferred[None] | None:
         """A session has come; fires when every node that may send to it knows, and at once if it returns None."""
@@ -200,7 +210,8 @@ class IRouter(Interface):
         """It has gone."""
 
     def route(envelopes: Sequence[Envelope]) -> int:
-        """Gets frames to their audiences, this node's sessions first; gives how many sessions here took one."""
+        """Gets frames to their audiences, this node's sessions first; gives how many sessions here took one. Frames for one audience arrive
+        in the order in which they were given."""
 
 
 class IRouterUp(Interface):

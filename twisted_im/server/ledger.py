@@ -4,8 +4,9 @@ Strategy: handlers append to lists and return. At the end of the reactor turn th
 call is under way; then its end takes them. What became of each goes to whoever registered for it, with the origins in the same
 order, so there is no Deferred, closure or look-up for a single message.
 
-A store that fails says whether nothing was kept (`ImError`, temporary: all origins get that answer) or that it is broken (anything
-else: `broken` is called, once, and nothing is accepted any more).
+A store that fails says whether nothing was kept (`ImError`, temporary) or that it is broken (anything else: `broken` is called, once, and
+nothing is accepted any more). In the first case all origins get that answer, the senders' later messages as well, and the senders are
+disconnected, to come back and send again in order.
 """
 
 from __future__ import annotations
@@ -101,8 +102,12 @@ class Ledger:
         def failed(failure: Failure) -> None:
             error = failure.value
             if isinstance(error, ImError) and not isinstance(error.code, Disconnect):
+                senders = {session for session, _ in message_origins}
+                self._take_back(senders, message_origins, messages)
                 self.on_messages(message_origins, messages, [error] * len(messages))
                 self.on_cursors(cursor_origins, cursors, [error] * len(cursors))
+                for session in sorted(senders, key=lambda session: session.number):
+                    session.pump.disconnect(ImError(Disconnect.STORE_FAILED, retry_after=error.retry_after))
                 return
             self._stopped = True
             log.failure("the store is broken; nothing more is accepted", failure)
@@ -112,6 +117,14 @@ class Ledger:
         done.addCallbacks(committed, failed)
         done.addErrback(lambda failure: log.failure("answering a commit failed", failure))
         done.addBoth(self._free)
+
+    def _take_back(self, senders: set[Session], origins: list[Origin], entries: list[Append]) -> None:
+        """Adds what waits from these senders to what has failed: accepted later, it would stand before what they send again."""
+        waiting = list(zip(self.message_origins, self.messages, strict=True))
+        self.message_origins = [origin for origin, _ in waiting if origin[0] not in senders]
+        self.messages = [entry for origin, entry in waiting if origin[0] not in senders]
+        origins += [origin for origin, _ in waiting if origin[0] in senders]
+        entries += [entry for origin, entry in waiting if origin[0] in senders]
 
     def _free(self, _: object) -> None:
         self._busy = False

@@ -23,7 +23,7 @@ from twisted_im.pump import Handler, Pump, Turn
 from twisted_im.server.interfaces import Authenticate, Envelope, IAuthenticator, IRouterUp
 from twisted_im.server.ledger import Ledger
 from twisted_im.server.names import answer, uid_of
-from twisted_im.server.sessions import Session, Sessions
+from twisted_im.server.sessions import Sessions
 from twisted_im.wire.codec import notify, tag
 from twisted_im.wire.framing import Frame
 from twisted_im.wire.schema import Command, Kind
@@ -181,16 +181,9 @@ class Node:
     # ---- what routers and features ask
 
     def deliver_local(self, envelopes: Sequence[Envelope]) -> int:
-        """Pushes each frame to the sessions here of its audience, but for the one that it came from. On the hot path."""
-        reached = 0
-        sessions_of = self.sessions.by_user.get
-        nobody: tuple[Session, ...] = ()
-        for frame, audience, origin in envelopes:
-            for user in audience:
-                for session in sessions_of(user, nobody):
-                    if session is not origin and session.push(frame):
-                        reached += 1
-        return reached
+        """Pushes each frame to the sessions here of its audience, but for the one that it came from."""
+        self.turn.book()
+        return self.sessions.push(envelopes, self.turn.dirty)
 
     def doubt(self, peer: str, since: float) -> None:
         """Has every session here read again, since pushes from this peer may be lost."""

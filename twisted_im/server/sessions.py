@@ -1,15 +1,16 @@
 """The sessions of one node: who is here, on which devices.
 
-Strategy: a session is small and has slots; `push` is on the hot path and touches nothing but lists and integers. A session that cannot
-take more is *behind*: it is told once, gets nothing more, and reads the log when it asks for it. Nothing depends on a push.
+Strategy: a session is small and has slots; `Sessions.push` is on the hot path and touches nothing but lists and integers. A session that
+cannot take more is *behind*: it is told once, gets nothing more, and reads the log when it asks for it. Nothing depends on a push.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from twisted_im.core.connection import Connection
 from twisted_im.pump import Pump
+from twisted_im.server.interfaces import Envelope
 from twisted_im.server.names import user_key
 from twisted_im.wire.codec import notify
 from twisted_im.wire.schema import Command
@@ -23,11 +24,15 @@ class Session:
     Attributes:
         user: the user's key; `uid` is the part of it that other users see.
         number: the fence: a later login of the device has a higher one.
+        asked: when its login was asked for, in seconds.
         unanswered: requests under way in the ledger; `requests` may be.
         behind: pushes are left out until the device syncs.
     """
 
-    __slots__ = ("behind", "connection", "device", "label", "number", "prefix", "pump", "requests", "tenant", "uid", "unanswered", "user")
+    __slots__ = (
+        "asked", "behind", "connection", "device", "label", "number", "prefix", "pump",
+        "requests", "tenant", "uid", "unanswered", "user",
+    )  # fmt: skip
 
     def __init__(self, pump: Pump, tenant: bytes, uid: bytes, device: bytes, label: bytes, number: int) -> None:
         self.pump = pump
@@ -39,28 +44,10 @@ class Session:
         self.device = device
         self.label = label
         self.number = number
+        self.asked = 0.0
         self.requests = pump.connection.requests
         self.unanswered = 0
         self.behind = False
-
-    def push(self, frame: bytes) -> bool:
-        """Sends a notify at this turn's end, if the device's window and budget have room for it."""
-        if self.behind:
-            return False
-        connection, pump = self.connection, self.pump
-        pushed = connection.pushed
-        room = pump.room - len(frame)
-        if pushed >= connection.push_limit or room < 0:
-            self.fall_behind()
-            return False
-        connection.pushed = pushed + 1
-        pump.room = room
-        out = pump.out
-        if not out:
-            pump.turn.dirty.append(pump)
-            pump.turn.book()
-        out.append(frame)
-        return True
 
     def fall_behind(self) -> None:
         """Tells the device to read the log; it counts as one notify, over the window if need be."""
@@ -76,6 +63,39 @@ class Sessions:
     def __init__(self) -> None:
         self.by_user: dict[bytes, list[Session]] = {}
         self._by_device: dict[tuple[bytes, bytes], Session] = {}
+
+    def push(self, envelopes: Sequence[Envelope], dirty: list[Pump]) -> int:
+        """Has each frame leave at this turn's end, for every session of its audience that has room for it in its window and budget; the
+        others fall behind. The inner loop of every delivery, so nothing is called in it.
+
+        Args:
+            dirty: where pumps with something to write are noted: `Turn.dirty`.
+
+        Returns:
+            how many sessions took a frame.
+        """
+        reached = 0
+        sessions_of = self.by_user.get
+        nobody: tuple[Session, ...] = ()
+        for frame, audience, origin in envelopes:
+            size = len(frame)
+            for user in audience:
+                for session in sessions_of(user, nobody):
+                    if session is origin or session.behind:
+                        continue
+                    connection, pump = session.connection, session.pump
+                    room = pump.room - size
+                    if room < 0 or connection.pushed >= connection.push_limit:
+                        session.fall_behind()
+                        continue
+                    connection.pushed += 1
+                    pump.room = room
+                    out = pump.out
+                    if not out:
+                        dirty.append(pump)
+                    out.append(frame)
+                    reached += 1
+        return reached
 
     def add(self, session: Session) -> Session | None:
         """Takes a session in.

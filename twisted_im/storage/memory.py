@@ -40,8 +40,15 @@ from twisted_im.wire.schema import ConversationKind, ReceiptType, RowType
 #: When and in which batch a row was appended: (milliseconds since 1970, position).
 _Stamp = tuple[int, int]
 _position_of = itemgetter(1)
-_NO_SUCH = ImError(Status.NO_SUCH, "no such conversation, or none of yours")
 _READ = int(ReceiptType.READ)
+
+
+def _no_such() -> ImError:
+    return ImError(Status.NO_SUCH, "no such conversation, or none of yours")
+
+
+#: The same for answers within a batch, which are told and never raised: an exception that is raised again and again keeps every traceback.
+_NO_SUCH = _no_such()
 
 
 #: Larger batches would not help a store that has no disk, and their rows would have left the processor's cache when they are answered:
@@ -219,11 +226,12 @@ class MemoryStore:
     def read(self, user: bytes, conversation: int, first: int, last: int, limit: int, backward: bool) -> Deferred[Range]:
         found = self._mine(user, conversation)
         if found is None:
-            return fail(_NO_SUCH)
+            return fail(_no_such())
         floor = found.head - len(found.rows)
         low, high = max(first, 1), min(last, found.head)
-        if high - low + 1 > limit:
-            low, high = (high - limit + 1, high) if backward else (low, low + limit - 1)
+        lowest = max(low, floor + 1)  # what is gone takes no room in the answer
+        if high - lowest + 1 > limit:
+            low, high = (high - limit + 1, high) if backward else (low, lowest + limit - 1)
         return succeed(Range(low, high, found.head, floor, found.slice(max(low - 1 - floor, 0), max(high - floor, 0))))
 
     def read_since(self, position: int, limit: int) -> Deferred[tuple[int, Sequence[Row]]]:
@@ -282,7 +290,7 @@ class MemoryStore:
     def change_members(self, conversation: int, add: Sequence[bytes], remove: Sequence[bytes]) -> Deferred[Members]:
         group = self._conversations[conversation - 1] if 0 < conversation <= len(self._conversations) else None
         if group is None or group.kind != ConversationKind.GROUP:
-            return fail(_NO_SUCH)
+            return fail(_no_such())
         self._position += 1
         before = set(group.members)
         group.members = tuple(dict.fromkeys(u for u in (*group.members, *add) if u not in set(remove)))

@@ -1,0 +1,95 @@
+"""Addresses, trust, and the words for what goes wrong on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from twisted.internet.testing import MemoryReactorClock
+
+from tests.client.party import Party
+from twisted_im.client.destination import Destination, split_address
+from twisted_im.client.values import Life
+from twisted_im.commands.demo import throwaway_certificate
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("im.example.org:7777", ("tcp", "im.example.org", 7777)),
+        ("tcp:127.0.0.1:1", ("tcp", "127.0.0.1", 1)),
+        ("tls:im.example.org:65535", ("tls", "im.example.org", 65535)),
+        ("[::1]:7777", ("tcp", "::1", 7777)),
+        ("tls:[fe80::1%eth0]:7777", ("tls", "fe80::1%eth0", 7777)),
+    ],
+)
+def test_addresses(address: str, found: tuple[str, str, int]) -> None:
+    """If this fails, a person cannot name their server in a usual way."""
+    assert split_address(address) == found
+
+
+@pytest.mark.parametrize(
+    "address", ["", "host", "host:", "host:0", "host:65536", "host:x", "::1:7777", "http://host:1", "a b:1", "tls:host"]
+)
+def test_what_is_no_address(address: str) -> None:
+    """If this fails, a slip in an address shows up as a connection that never comes."""
+    with pytest.raises(ValueError, match="is no address: write host:port"):
+        split_address(address)
+
+
+def test_a_redirect_keeps_to_the_same_kind() -> None:
+    """If this fails, a server can send its clients from TLS to plain text."""
+    reactor = MemoryReactorClock()
+    tried: list[str] = []
+    destination = Destination(
+        "tcp:127.0.0.1:1", reactor, trust=None, connecting=lambda: tried.append("try"), failed=lambda _: tried.append("failed")
+    )
+    assert not destination.redirect("nonsense")
+    assert not destination.redirect("")
+    assert destination.redirect("127.0.0.1:2")
+    destination.connect(None)
+    assert [client[:2] for client in reactor.tcpClients] == [("127.0.0.1", 2)]
+    destination.go_home()
+    destination.connect(None)
+    assert [client[:2] for client in reactor.tcpClients] == [("127.0.0.1", 2), ("127.0.0.1", 1)]
+    assert tried == ["try", "try"]
+
+
+class TestTls(Party):
+    """Real handshakes."""
+
+    async def asks(self, at: str, **options: object) -> str:
+        """Why a client does not get in."""
+        client = self.client("alice", at=at, **options)
+        await self.until(lambda: client.standing.life is Life.WAITING)
+        await client.stopService()
+        return next(standing.reason for standing in self.told[client]["state"] if standing.life is Life.WAITING)
+
+    async def test_trust(self) -> None:
+        """If this fails, a client talks to whoever answers, or refuses its own server; or does not say why."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        pem = throwaway_certificate(folder)
+        other = folder / "other"
+        other.mkdir()
+        await self.serve(listen=f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1")
+        address = self.server.addresses[0]
+        port = address.rpartition(":")[2]
+        (alice,) = await self.online("alice", at=f"tls:{address}", trust=pem)
+        (bob,) = await self.online("bob", at=f"tls:localhost:{port}", trust=pem)
+        await alice.send("bob", "hello").accepted
+        await self.until(lambda: self.shown[bob])
+
+        self.assertEqual(await self.asks(f"tls:{address}"), "the server's certificate is not trusted")
+        self.assertEqual(await self.asks(f"tls:{address}", trust=throwaway_certificate(other)), "the server's certificate is not trusted")
+        self.assertIn("does it speak this protocol, and is TLS right?", await self.asks(address))
+        plain = (await self.serve()).addresses[0]
+        self.assertEqual(await self.asks(f"tls:{plain}", trust=pem), "the server does not speak TLS there")
+
+    async def test_a_certificate_for_another_name(self) -> None:
+        """If this fails, anybody with a certificate of their own can stand between a client and its server."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        pem = throwaway_certificate(folder)
+        await self.serve(listen=f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.2")
+        self.assertEqual(await self.asks(f"tls:{self.server.addresses[0]}", trust=pem), "the server's certificate is for another name")

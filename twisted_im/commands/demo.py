@@ -1,0 +1,330 @@
+"""`python -m twisted_im demo`: a node and four devices for a few seconds, with faults, and a summary that is checked.
+
+Strategy: nothing is staged. The node listens on a real port, the clients are the shipped library over TLS, and the packets are printed
+from the clients' own trace. The summary is computed from what the devices have shown against what the senders were told; if one message
+is missing, twice, or out of order, the status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import ipaddress
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
+from twisted.internet.defer import TimeoutError as NoAnswer
+from twisted.internet.task import deferLater, react
+
+from twisted_im.client.client import Client
+from twisted_im.client.sending import Sending
+from twisted_im.client.values import Accepted, Life, Message, Standing
+from twisted_im.routing.single import SingleRouter
+from twisted_im.service import ImServer
+from twisted_im.storage.memory import MemoryStore
+from twisted_im.wire.codec import CODECS
+from twisted_im.wire.framing import Frame
+from twisted_im.wire.schema import Command, Kind, ReceiptType
+
+EXAMPLES = """Example:
+  python -m twisted_im demo --quick
+The status is 0 if every message was shown once and in order on every device, else 1."""
+
+#: Seconds until a demonstration that does not come to its end is called failed.
+PATIENCE = 60.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quick", action="store_true", help="fewer messages")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    status = 1
+
+    async def main(reactor: Any) -> None:
+        nonlocal status
+        with tempfile.TemporaryDirectory() as folder:
+            demo = Demo(reactor, Path(folder), messages=40 if arguments.quick else 400)
+            status = await demo.play()
+
+    try:
+        react(lambda reactor: ensureDeferred(main(reactor)))
+    except SystemExit as end:
+        return status if not end.code else 1
+    return status
+
+
+def throwaway_certificate(folder: Path) -> Path:
+    """A key and a certificate for this machine that is good for a day, in one PEM file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    names = [x509.DNSName("localhost"), *(x509.IPAddress(ipaddress.ip_address(a)) for a in ("127.0.0.1", "::1"))]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "throwaway.pem"
+    path.touch(mode=0o600)
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+class Actor:
+    """One device on the stage, and all that it has seen."""
+
+    def __init__(self, demo: Demo, user: str, label: str, address: str, trust: Path) -> None:
+        self.user = user
+        self.name = f"{user}'s {label}"
+        self.shown: list[Message] = []
+        self.sendings: list[Sending] = []
+        self.lives: list[Standing] = []
+        self.client = Client(
+            f"tls:{address}",
+            uid=user,
+            label=label,
+            trust=trust,
+            on_message=self.shown.append,
+            on_state=self.lives.append,
+            on_frame=lambda direction, frame: demo.frame(self, direction, frame),
+        )
+
+    def send(self, to: str, text: str) -> Sending:
+        self.sendings.append(self.client.send(to, text))
+        return self.sendings[-1]
+
+
+class Demo:
+    """The play and its judge.
+
+    Args:
+        folder: for the certificate.
+        messages: how many are sent in the larger scenes.
+    """
+
+    def __init__(self, reactor: Any, folder: Path, *, messages: int) -> None:
+        self._reactor = reactor
+        self._folder = folder
+        self._messages = messages
+        self._watch: Callable[[Actor, str, Frame], None] | None = None
+        self.actors: list[Actor] = []
+
+    async def play(self) -> int:
+        """Plays all scenes; gives the status."""
+        pem = throwaway_certificate(self._folder)
+        node = ImServer(
+            store=MemoryStore(),
+            router=SingleRouter(),
+            authenticator=lambda credentials: True,
+            listen=[f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1"],
+            name="demo",
+        )
+        node.startService()
+        await node.started
+        say(f"A node in this process, at {node.addresses[0]}, over TLS with a throw-away certificate.")
+        self.actors = [Actor(self, user, label, node.addresses[0], pem) for user in ("alice", "bob") for label in ("phone", "desk")]
+        failed = None
+        try:
+            await self._log_in()
+            await self._six_packets()
+            await self._talk()
+            await self._one_away()
+            await self._lost_connection()
+        except TimeoutError as error:
+            failed = str(error)
+        status = self._judge(node, failed)
+        await DeferredList([actor.client.stopService() for actor in self.actors])
+        await node.stopService()
+        return status
+
+    # ---- scenes
+
+    async def _log_in(self) -> None:
+        began = time.perf_counter()
+        for actor in self.actors:
+            actor.client.startService()
+            await self._within(actor.client.when_online())
+        names = ", ".join(actor.name for actor in self.actors)
+        say(f"Two users with two devices each have logged in ({milliseconds(began)} ms): {names}.")
+
+    async def _six_packets(self) -> None:
+        phone, desk, others = self.actors[0], self.actors[1], self.actors[2:]
+        title("1. One message, packet by packet")
+        say("alice's phone sends “Hello, Bob!”. Times are milliseconds since the first packet, as the devices see it.\n")
+        began = 0.0
+        seen: Counter[str] = Counter()
+
+        def watch(actor: Actor, direction: str, frame: Frame) -> None:
+            nonlocal began
+            described = describe(frame)
+            if described is None or (actor is desk and described[0] in "456"):
+                return  # the desk acknowledges its copy as well; that would be the same six packets again
+            number, what, about = described
+            if number == "6" and actor is not phone:
+                return
+            began = began or time.perf_counter()
+            seen[number] += 1
+            way = f"{actor.name} → node" if direction == "out" else f"node → {actor.name}"
+            say(f"  {milliseconds(began):>8}   {number} {what:<17} {way:<22} {about}")
+
+        self._watch = watch
+        phone.send("bob", "Hello, Bob!")
+        await self._until(lambda: seen["6"] >= 1 and seen["5"] >= len(others), "the six packets")
+        self._watch = None
+        say("\n  1 request, 2 accepted (the store has it), 3 shown to bob's devices and to alice's other one;")
+        say("  4 bob's devices confirm, 5 confirmed, 6 alice learns that it was delivered.")
+
+    async def _talk(self) -> None:
+        title("2. A conversation")
+        began, count = time.perf_counter(), self._messages
+        for i in range(count):
+            self.actors[i % 4].send("bob" if i % 4 < 2 else "alice", f"talk {i}")
+            if i % 16 == 15:
+                await self._pause()
+        await self._settled()
+        say(f"{count} messages from all four devices: each is shown on the three others after {milliseconds(began)} ms.")
+
+    async def _one_away(self) -> None:
+        title("3. A device is away, and comes back")
+        away, count = self.actors[3], self._messages // 2
+        await away.client.stopService()
+        before = len(away.shown)
+        for i in range(count):
+            self.actors[0].send("bob", f"while you were away {i}")
+        await self._until(lambda: not self.actors[0].client.unsent(), "messages to somebody who is away")
+        say(f"{away.name} is away; alice sends {count} messages. They are accepted, and shown on bob's phone.")
+        began = time.perf_counter()
+        away.client.startService()
+        await self._settled()
+        say(f"{away.name} is back: it has shown the {len(away.shown) - before} that it missed after {milliseconds(began)} ms.")
+
+    async def _lost_connection(self) -> None:
+        title("4. Two connections are lost under load")
+        count = self._messages
+        began = time.perf_counter()
+        sender, receiver = self.actors[0], self.actors[2]
+        half = [sender.send("bob", f"load {i}") for i in range(count)]
+        for i in range(count):
+            receiver.send("alice", f"echo {i}")
+        await self._within(half[count // 4].accepted)
+        for actor in (sender, receiver):
+            open_ones = len(actor.client.unsent())
+            actor.client.abort()
+            say(f"{actor.name} loses its connection, with {open_ones} messages not yet accepted.")
+        await self._until(lambda: all(a.lives[-1].life is Life.ONLINE for a in (sender, receiver)) and len(sender.lives) > 3, "reconnects")
+        for actor in (sender, receiver):
+            wait = next(s.retry_in for s in reversed(actor.lives) if s.life is Life.WAITING)
+            say(f"{actor.name} is back after a pause of {wait * 1000:.0f} ms, and sends again what was not answered, under the same ids.")
+        await self._settled()
+        say(f"All {2 * count} messages are through, {milliseconds(began)} ms after the first was sent.")
+
+    # ---- the judge
+
+    def _judge(self, node: ImServer, failed: str | None) -> int:
+        title("Summary: what the devices have shown, against what the senders were told")
+        say(f"  {'device':<15}{'sent':>7}{'accepted':>10}{'to be shown':>13}{'shown':>7}{'twice':>7}{'order':>7}")
+        good = failed is None
+        for actor in self.actors:
+            accepted = [s for s in actor.sendings if isinstance(s.outcome, Accepted)]
+            due = {s.client_id for a in self.actors if a is not actor for s in a.sendings if isinstance(s.outcome, Accepted)}
+            shown = Counter(message.client_id for message in actor.shown)
+            twice = sum(count - 1 for count in shown.values())
+            places = [message.seq for message in actor.shown]
+            ordered = places == sorted(places)
+            fine = len(accepted) == len(actor.sendings) and set(shown) == due and not twice and ordered
+            good = good and fine
+            say(
+                f"  {actor.name:<15}{len(actor.sendings):>7}{len(accepted):>10}{len(due):>13}{len(actor.shown):>7}{twice:>7}"
+                f"{'yes' if ordered else 'NO':>7}{'' if fine else '   WRONG'}"
+            )
+        repeats = sum(actor.client.duplicates for actor in self.actors)
+        counters = node.counters
+        say(f"\n  The node stored {counters.accepted} messages in {counters.commits} commits. {counters.duplicates} came again after a")
+        say(f"  lost connection and were stored once; {repeats} came to a device again and were shown once.")
+        good = good and counters.accepted == sum(len(actor.sendings) for actor in self.actors)
+        if failed is not None:
+            say(f"\nNot finished within {PATIENCE:.0f} s: {failed}.")
+        say("\nEverything holds: sent = accepted = shown on each device, none twice, in order." if good else "\nIT DOES NOT HOLD.")
+        return 0 if good else 1
+
+    # ---- waiting
+
+    def frame(self, actor: Actor, direction: str, frame: Frame) -> None:
+        """A client's trace."""
+        if self._watch is not None:
+            self._watch(actor, direction, frame)
+
+    def _pause(self) -> Deferred[None]:
+        return deferLater(self._reactor, 0, lambda: None)
+
+    async def _within(self, waited: Deferred[Any]) -> Any:
+        try:
+            return await waited.addTimeout(PATIENCE, self._reactor)
+        except NoAnswer:
+            raise TimeoutError("a login or an answer") from None
+
+    async def _until(self, holds: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + PATIENCE
+        while not holds():
+            if time.monotonic() > end:
+                raise TimeoutError(what)
+            await deferLater(self._reactor, 0.002, lambda: None)
+
+    async def _settled(self) -> None:
+        """Everything sent so far has been accepted, and as many messages shown as there are others' messages."""
+        total = sum(len(actor.sendings) for actor in self.actors)
+        await self._until(
+            lambda: all(not a.client.unsent() and len(a.shown) >= total - len(a.sendings) for a in self.actors),
+            "messages to be accepted and shown",
+        )
+
+
+def describe(frame: Frame) -> tuple[str, str, str] | None:
+    """The number of a packet among the six, its name, and what it says; None if it is another frame."""
+    kind, command = Kind(frame[0] >> 16 & 0xFF), frame[0] & 0xFFFF
+    if command not in (Command.MESSAGE, Command.RECEIPT):
+        return None
+    values = CODECS[kind, Command(command)].read(frame[3])
+    if command == Command.MESSAGE:
+        if kind is Kind.REQUEST:
+            return "1", "message request", f"to {values.target.decode()}: {values.content.decode()}"
+        if kind is Kind.RESPONSE:
+            return "2", "message response", f"accepted: conversation {values.conversation}, seq {values.seq}"
+        return "3", "message notify", f"from {values.sender.decode()}, seq {values.seq}: {values.content.decode()}"
+    if kind is Kind.REQUEST:
+        return "4", "receipt request", f"{ReceiptType(values.type).name.lower()} up to seq {values.seq}"
+    if kind is Kind.RESPONSE:
+        return "5", "receipt response", "noted"
+    return "6", "receipt notify", f"{ReceiptType(values.type).name.lower()} to {values.user.decode()} up to seq {values.seq}"
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def title(text: str) -> None:
+    say(f"\n{text}\n{'─' * len(text)}")
+
+
+def milliseconds(began: float) -> str:
+    return f"{(time.perf_counter() - began) * 1000:.2f}"
