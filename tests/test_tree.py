@@ -13,8 +13,12 @@ TESTS = Path(__file__).parent
 
 #: test module → why it mirrors no module of the source
 STORIES = {
+    "test_bad_input.py": "what a server does with rubbish, on real sockets",
+    "test_embedding.py": "a page of the documentation, run",
+    "test_exports.py": "the public names",
     "test_floors.py": "the imports of the whole house",
     "test_outside_client.py": "the specification, by a client that knows nothing else",
+    "test_six_packets.py": "what is promised of a message, whatever is lost",
     "test_packaging.py": "what pip installs, and what twistd then finds",
     "test_tree.py": "the tests themselves",
 }

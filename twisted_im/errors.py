@@ -41,7 +41,7 @@ STATUS_HELP: dict[Status, tuple[bool, str, str]] = {
                       "mend the client: one id, one message; one session, one connection"),
     Status.STALE_ID: (False, "this client id's time is outside the window in which repeats are known",
                       "look whether the message is in the history; if not, send it under a new id"),
-    Status.TOO_LARGE: (False, "the content, or the list, is larger than the server takes", "make it smaller"),
+    Status.TOO_LARGE: (False, "the content is larger than the server takes", "make it smaller"),
     Status.UNSUPPORTED: (False, "a version, login method or content type that this server does not offer", "choose another"),
     Status.BUSY: (True, "the server is at its bound and has kept nothing of this request",
                   "reconnect after the delay, and resend in order"),
@@ -75,7 +75,7 @@ class Disconnect(IntEnum):
 
 #: code → (should the client come back by itself?, meaning)
 DISCONNECT_HELP: dict[Disconnect, tuple[bool, str]] = {
-    Disconnect.NORMAL: (False, "the client logged out"),
+    Disconnect.NORMAL: (False, "the client closes, and nothing is wrong"),
     Disconnect.MALFORMED: (False, "bytes that are no frame, or a frame of a shape that ends the connection"),
     Disconnect.VERSION: (False, "no protocol version in common"),
     Disconnect.TOO_LARGE: (False, "a body longer than the agreed cap (before login: than the cap for strangers)"),
@@ -92,7 +92,7 @@ DISCONNECT_HELP: dict[Disconnect, tuple[bool, str]] = {
     Disconnect.KICKED: (False, "another device of the user ended this session or removed this device"),
     Disconnect.FULL: (True, "the server holds as many connections as it can"),
     Disconnect.SHUTTING_DOWN: (True, "the server is going down, or being replaced"),
-    Disconnect.STORE_FAILED: (True, "the store failed; nothing that was not answered has been accepted"),
+    Disconnect.STORE_FAILED: (True, "the store failed; what was not accepted is to be sent again"),
     Disconnect.INTERNAL: (True, "the server met a fault of its own; its log has it"),
 }
 

@@ -441,6 +441,8 @@ class Pump:
         """Closes without a word, since the other side has said why."""
         if self.connection.state not in (State.CLOSING, State.CLOSED):
             self.connection.advance(Event.END, self.turn.now())
+            if self._held is not None:
+                self.transport.resumeProducing()  # the other side's goodbye is read, also when nothing else was
             self._held = []
             last, self.out = b"".join(self.out), _NOWHERE
             self._book()

@@ -316,6 +316,17 @@ def test_heartbeat_of_the_connecting_end() -> None:
     assert client.check(BORN + 255) is Due.PING
 
 
+def test_a_stray_pong() -> None:
+    """If this fails, answers to pings that nobody sent keep a connection looking alive."""
+    connection = made(limits=LIMITS)
+    pushes(connection, BORN)
+    assert connection.check(BORN + 10) is Due.PING
+    connection.ponged()
+    with pytest.raises(RemoteProtocolError) as caught:
+        connection.ponged()
+    assert caught.value.code is Disconnect.UNEXPECTED
+
+
 @given(heartbeat=st.integers(1, 20), ping=st.integers(1, 20))
 def test_a_ping_has_its_time_whatever_the_heartbeat(heartbeat: int, ping: int) -> None:
     """If this fails, a short heartbeat makes clients give up on servers that were about to answer."""
@@ -357,9 +368,12 @@ def test_notifies_without_acknowledgement_are_asked_after() -> None:
 
 
 def pongs(connection: Connection, now: float) -> None:
-    """The other side answers a ping."""
+    """The other side answers a ping, or means to."""
     hears(connection, now)
-    connection.ponged()
+    try:
+        connection.ponged()
+    except RemoteProtocolError as stray:
+        assert stray.code is Disconnect.UNEXPECTED
 
 
 def acknowledges(connection: Connection, now: float) -> None:

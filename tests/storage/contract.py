@@ -13,6 +13,7 @@ need the reactor to answer.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain, count
@@ -338,8 +339,13 @@ class StoreContract(StoreCase):
     async def test_refusals_leave_nothing_behind(self) -> None:
         """If this fails, a client that asks again and again for what it may not see makes the server grow without bound."""
         conversation = await self.talk(1)
-        errors = [await self.assertFailure(self.store.read(CAROL, conversation, 1, 1, 1, False), ImError) for _ in range(20)]
-        assert len(_traceback(errors[-1])) == len(_traceback(errors[0]))
+        lengths = []
+        for _ in range(20):
+            try:
+                await self.store.read(CAROL, conversation, 1, 1, 1, False)
+            except ImError as error:
+                lengths.append(len(traceback.extract_tb(error.__traceback__)))
+        assert lengths == [lengths[0]] * 20
 
     async def test_read_since_skips_nothing(self) -> None:
         """If this fails, a node that reads what it may have missed misses some of it, or gets half of a commit."""
@@ -435,7 +441,7 @@ class StoreContract(StoreCase):
                 after = found[-1].conversation if found else 0
                 _, more, page = await self.store.summary(ALICE, LAPTOP, 0, after, limit, False)
                 assert len(page) == limit or not more
-                assert all(overview.conversation > after for overview in page)
+                assert page[0].conversation > after
                 found += page
             assert found == list(whole.conversations)
         assert await self.overviews(ALICE, after=MAX_U64) == {}
@@ -571,14 +577,6 @@ class StoreContract(StoreCase):
     test_no_difference_from_the_obvious.timeout = 400  # type: ignore[attr-defined]  # hypothesis may make a failure smaller for 300 s
 
 
-def _traceback(error: BaseException) -> list[Any]:
-    found, step = [], error.__traceback__
-    while step is not None:
-        found.append(step)
-        step = step.tb_next
-    return found
-
-
 # ---- the model
 
 
@@ -692,6 +690,13 @@ class Machine(RuleBasedStateMachine):
         self.news: list[tuple[int, int, int]] = [(0, 0, 0)]  #: (position, step, commits) at moments that were looked at
 
     def teardown(self) -> None:
+        """At the end everything is looked at once more."""
+        for user in (ALICE, BOB, CAROL, STRANGER):
+            for device in (LAPTOP, PHONE):
+                self.summary(user, device, 0, 1000, False)
+            for number in range(len(self.model.logs)):
+                self.read(user, number, 1, MAX_U64, 1000, False)
+        self.read_since(0, 1000)
         self.call(self.store.close)
 
     def call(self, verb: Callable[..., Any], *arguments: Any) -> Any:
@@ -720,9 +725,13 @@ class Machine(RuleBasedStateMachine):
         return self.model
 
     @initialize()
-    def some_users(self) -> None:
+    def begin(self) -> None:
+        """Two users who have talked, so that something can be read and marked from the first step on."""
         self.model.accounts |= {ALICE, BOB}
         assert self.call(self.store.accounts, [ALICE, BOB], True) == set()
+        self.open_session(ALICE, LAPTOP)
+        self.open_session(BOB, LAPTOP)
+        self.append([(ALICE, LAPTOP, bytes([number]) * 16, 1, BOB, TEXT, b"") for number in range(3)], [])
 
     @rule(users=st.lists(USERS, max_size=3), create=st.booleans())
     def accounts(self, users: list[bytes], create: bool) -> None:

@@ -200,6 +200,11 @@ class Reader:
             self.inbox.connected()
             self._sync()
             return
+        if page.position < self._position:
+            self._start_afresh("the server's store was restored to an earlier time")
+            self.inbox.connected()
+            self._sync()
+            return
         position = position or page.position
         if page.more and page.conversations:
             self._sync(page.conversations[-1].conversation, position, heads)

@@ -14,7 +14,7 @@ LIMITS = {
     "handshake": ("s", "from the connection (TLS handshake included) to a whole hello", "`HANDSHAKE_TIMEOUT`"),
     "login": ("s", "from the connection to a granted login, however many are tried", "`LOGIN_TIMEOUT`"),
     "frame": ("s", "after login: from the first byte of a frame to its last", "`FRAME_TIMEOUT`"),
-    "unacknowledged": ("s", "notifies are out for so long without a rise of the client's count", "a ping"),
+    "unacknowledged": ("s", "notifies are out for so long without a rise of the client's count", "a ping, again and again until it rises"),
     "ping": ("s", "that ping is unanswered for so long", "`UNRESPONSIVE`"),
     "close": ("s", "after the last frame, for its bytes to leave and the stream to end", "the connection is cut"),
     "heartbeat": ("s", "the heartbeat of clients that wish for none", "after 1.5 times this without a byte: `HEARTBEAT_TIMEOUT`"),
@@ -31,9 +31,9 @@ LIMITS = {
 FORMAT_LIMITS = {
     "MAX_UID": "a uid: 1 to this many bytes",
     "MAX_TENANT": "a tenant: 0 to this many bytes",
-    "MAX_LABEL": "a device's label",
-    "MAX_SECRET": "a login's secret",
-    "MAX_AGENT": "a client's name in its hello",
+    "MAX_LABEL": "a device's label; a longer one is a `BAD_VALUE`",
+    "MAX_SECRET": "a login's secret; a longer one is a `BAD_VALUE`",
+    "MAX_AGENT": "a client's name in its hello; a longer one ends the connection: `MALFORMED`",
     "MAX_REASON": "a reason in an error or a disconnect",
     "MAX_ROWS": "rows in one sync or history answer, not bytes",
     "CONTENT_ROOM": "a message's content is at most the agreed largest body less this, so that it also fits into a history answer",
@@ -59,11 +59,12 @@ ENUMS = {
         "READ": "the user has seen it; includes delivered",
     }),
     "ConversationKind": ("Kinds of conversation", {
-        "DIRECT": "two users, or one with oneself", "GROUP": "any number of members", "SYSTEM": "one reader, and the system writes",
+        "DIRECT": "two users, or one with oneself", "GROUP": "any number of members; no command makes or changes one yet",
+        "SYSTEM": "one reader, and the system writes; there is none yet",
     }),
     "SyncScope": ("Scopes of a sync", {
         "CHANGED": "conversations with a row or a receipt after the position `since`",
-        "BEHIND": "of those, only the ones with rows that this device has not acknowledged",
+        "BEHIND": "of those, only the ones with rows, one's own included, that this device has not acknowledged",
     }),
     "Direction": ("Directions of a history request", {
         "FORWARD": "if not all rows fit, the answer begins at `first`", "BACKWARD": "if not all rows fit, the answer ends at `last`",
@@ -76,19 +77,20 @@ ENUMS = {
     }),
 }  # fmt: skip
 
-#: what answers a request beyond the errors that every request can get (BAD_BODY, BAD_VALUE, UNKNOWN_COMMAND, UNAVAILABLE)
+#: what answers a request beyond the errors that every request can get (BAD_BODY, BAD_VALUE, BUSY, UNAVAILABLE)
 ANSWERS = {
     "HELLO": "Or it ends the connection: `VERSION`, `TOO_LARGE`, `MALFORMED` (an agent that is too long).",
-    "LOGIN": "Errors: `NOT_AUTHENTICATED`, `UNSUPPORTED` (the method), `BUSY`. After $refusals refused logins: the end, `LOGIN_FAILED`.",
-    "LOGOUT": "No disconnect notify follows.",
+    "LOGIN": "Errors: `NOT_AUTHENTICATED`, `UNSUPPORTED` (the method). Instead of the `NOT_AUTHENTICATED` number $refusals: "
+    "the end, `LOGIN_FAILED`.",
+    "LOGOUT": "What was sent before it is answered first. The response is the last frame: no disconnect notify follows, and nothing sent behind the request is answered.",
     "PING": "",
     "KICK": "To name one's own device, or one that does not exist, is no error and does nothing.",
     "DEVICES": "Errors: `NO_SUCH` (to remove a device that does not exist), `BAD_VALUE` (to remove the device that asks).",
-    "MESSAGE": "Errors: `NO_SUCH`, `CONFLICT`, `STALE_ID`, `TOO_LARGE`, `UNSUPPORTED` (the content type), `BUSY`.",
+    "MESSAGE": "Errors: `NO_SUCH`, `CONFLICT`, `STALE_ID`, `TOO_LARGE`, `UNSUPPORTED` (the content type).",
     "RECEIPT": "Errors: `NO_SUCH`, `BAD_VALUE` (above the head, or 0), `CONFLICT` (the device has a newer session, or was removed).",
     "SYNC": "",
     "HISTORY": "Errors: `NO_SUCH`.",
-    "SIGNAL": "Errors: `NO_SUCH`, `TOO_LARGE`.",
+    "SIGNAL": "Errors: `NO_SUCH`, `TOO_LARGE`, `BAD_VALUE` (a conversation and a target at once, or neither).",
 }
 
 #: (what comes, what answers it)
@@ -102,15 +104,16 @@ BAD_INPUT = [
     ("a content over its limit, in a body under the cap", "Error `TOO_LARGE`; the connection lives."),
     ("an unknown version in a header", "`VERSION`. Versions that do not meet in a hello: the same."),
     ("an unknown command", "A request: error `UNKNOWN_COMMAND`; the connection lives. A notify is passed over. "
-     "Before login: `UNEXPECTED`."),
-    ("a response to nothing", "`UNEXPECTED`."),
+     "HELLO, LOGIN and a WINDOW request on an open connection are unknown, too. Before login: `UNEXPECTED`."),
+    ("a response to nothing", "`UNEXPECTED`; a PING response when no ping is unanswered, too."),
+    ("a notify that only servers send", "Passed over, on an open connection."),
     ("a request before login", "`UNEXPECTED`. Only what stands in “What may come” is not."),
-    ("a body of another shape", "In a request: error `BAD_BODY`; the connection lives. In a notify: `MALFORMED`."),
+    ("a body of another shape", "In a request: error `BAD_BODY`; the connection lives. In a notify or a response: `MALFORMED`."),
     ("a wrong password, or an unknown user", "Error `NOT_AUTHENTICATED`, the same for both, and another login may be tried on the "
-     "connection. The refused login number $refusals: `LOGIN_FAILED`."),
-    ("a uid that is not UTF-8, not NFC, empty, too long, or has control characters", "Error `BAD_VALUE`."),
+     "connection. Number $refusals on one connection: `LOGIN_FAILED`. Other errors do not count."),
+    ("a uid that is not UTF-8, not NFC, empty, too long, or has control characters", "Error `BAD_VALUE`, as a target too."),
     ("a WINDOW count above what was sent", "`ACK_ABOVE_SENT`. A count that is not above the last one is passed over."),
-    ("more requests unanswered than agreed", "`WINDOW_EXCEEDED`."),
+    ("more messages and receipts unanswered than agreed", "`WINDOW_EXCEEDED`."),
     ("the same client id with the same body", "The first answer again; nobody is told twice."),
     ("the same client id with another body", "Error `CONFLICT`; the first message stands."),
     ("a client id from before the horizon, or from the future", "Error `STALE_ID`."),
@@ -171,18 +174,18 @@ All integers are unsigned and big-endian. Nothing is padded or aligned. A frame 
 $header_table
 
 A receiver judges a header before it reads the body, in this order: the kind, the version, the length against its cap. What fails
-ends the connection.
+ends the connection. This comes first for a HELLO too: its header has version $version, whatever versions its body offers.
 
 Kinds:
 
 $kind_table
 
-- **Request ids** are chosen by the side that asks, and pair a response with its request. They must differ among the requests of one
-  side that are unanswered; the two sides' ids have nothing to do with each other. Responses may come in another order than their
-  requests.
+- **Request ids** are chosen by the side that asks, and pair a response with its request. Any number will do, 0 too. Let those of
+  one side's unanswered requests differ: a server answers each, equal ids or not. The two sides' ids have nothing to do with each
+  other. Responses may come in another order than their requests. In a notify the id is 0, and ignored.
 - **Flags** are 0 when sent; receivers ignore flags that they do not know.
-- **Status** is 0 in requests and notifies. In a response, 0 means that the body is the command's own; any other status means that
-  the body is an *error*, whatever the command:
+- **Status** is 0 in requests and notifies, and ignored there. In a response, 0 means that the body is the
+  command's own; any other status means that the body is an *error*, whatever the command:
 
 $error_table
 
@@ -203,11 +206,13 @@ A body has three parts, each of which may be missing:
 - **Rows** are the rest of some bodies: any number of them, each a `u32` size and then so many bytes, which are again a body of
   these three parts.
 
-A body that ends early, or has bytes left over, is refused as a whole. The length in the header must be the body's.
+A body that ends early, or has bytes left over, is refused as a whole: in a request with the error `BAD_BODY`, in a notify or a
+response by ending the connection. The length in the header must be the body's.
 
 ### Text and names
 
-Text is UTF-8 without a byte order mark and without a final zero.
+Text is UTF-8 without a byte order mark and without a final zero. A server checks that of uids and tenants only: be ready for labels
+and contents that are none.
 
 - A **uid** names a user within a tenant: UTF-8 in Unicode normal form C, 1 to $MAX_UID bytes, no control characters (Unicode
   category Cc), case-sensitive.
@@ -229,7 +234,8 @@ Both ends keep the same state, moved by what passes on the stream. Each cell is 
 
 $state_table
 
-A logout, redirect or disconnect ends a connection from any state before closing; the end of the bytes ends it from any state.
+A DISCONNECT begins the closing from any state, a REDIRECT once greeted, a LOGOUT *request* once open. The end of the bytes ends it
+from any state.
 
 ### What may come
 
@@ -237,21 +243,25 @@ Before a connection is open, only these frames may come. Any other ends the conn
 
 $may_come
 
-Between a login request and its answer, a client sends nothing but answers to pings. On an open connection every command may come;
-an unknown request gets the error `UNKNOWN_COMMAND`, an unknown notify is passed over, a response to nothing ends it with
-`UNEXPECTED`. A client treats what a server sends in the same way.
+A server need not read anything between a login request and its answer. On an open connection anything may come:
+
+- a request that is unknown, or none of an open connection's (HELLO, LOGIN, a WINDOW request), gets the error `UNKNOWN_COMMAND`
+- a notify that is unknown, or one that only servers send, is passed over
+- a response to nothing ends the connection with `UNEXPECTED`
+
+A client treats what a server sends in the same way.
 
 ### Hello
 
-The client speaks first. In its hello request it says what it can do and wishes for; the response holds what both keep to:
-
-Wait for the response before you send anything else.
+The client speaks first, and waits for the response before it sends anything else. In its hello request it says what it can do and
+wishes for; the response holds what both keep to:
 
 - **version**: this page is version $version, so `min_version` ≤ $version ≤ `max_version`; else the connection ends with `VERSION`.
 - **features**: no bit is defined in version $version. A client sets none; a server grants none.
 - **max_body**: the server's own largest body, for both directions. A client that wishes for less cannot be served, since any
   message for it may need as much: `TOO_LARGE`. Send 0, and be able to take what the response says ($max_body bytes by default), or
-  end the connection.
+  end the connection. It holds for a client's bodies once the login is granted ($stranger_max_body bytes before), and for a server's
+  from the hello response on. Up to that response, let a client take $max_body bytes.
 - **heartbeat**: the client's wish, raised or lowered into $min_heartbeat to $max_heartbeat s; for 0, the server's ($heartbeat s by
   default). Networks cut idle connections after 5 to 30 minutes, and each beat wakes a phone's radio.
 - **window**: the client's wish, or the server's ($window by default) if that is lower or the wish is 0; at least 1.
@@ -264,11 +274,16 @@ A refused body of a hello (`BAD_BODY`) leaves the connection where it was, and a
 
 One login request, one device of one user. Granted: the connection is open, the session's `session` number is higher than that of
 each earlier login of this device, and notifies may come at once. Refused: an error response, and another login may be tried on the
-same connection until the deadline. After $refusals refused logins on one connection it ends with `LOGIN_FAILED`.
+same connection until the deadline. After $refusals wrong secrets (`NOT_AUTHENTICATED`; no other error counts) on one connection it
+ends with `LOGIN_FAILED`.
+
+A server with a password file takes method 1, and answers `UNSUPPORTED` to others. One that lets anybody in takes every method that
+there is, with any secret.
 
 - **epoch** names the life of the server's store. Keep it with your cursors. If it is another than the kept one, the store began
-  anew: conversation ids, seqs and positions kept from before mean nothing. Forget them and start as a new device, and tell the
-  person. Do the same for a conversation whose head is below what you have shown: the store was restored from a backup.
+  anew: conversation ids, seqs and positions kept from before mean nothing. Forget them, sync from 0, and tell the person.
+- **A restored backup** keeps the epoch. Do the same as with a new epoch when a sync's `position` is below the `since` that you sent,
+  or a conversation's head is below what you have shown.
 - **horizon**: for so many seconds the server recognises the repeat of a client id.
 - **resume** is reserved; ignore it.
 
@@ -282,7 +297,8 @@ request. Any byte counts. A server that has heard nothing for 1.5 H ends the con
 ping is not answered within $ping s takes the connection for dead: it closes it and comes back.
 
 The server pings too: when notifies are out for $unacknowledged s and the client's count has not risen. Answer a PING request at
-once, with a PING response that repeats its request id. No answer within $ping s: `UNRESPONSIVE`.
+once, with a PING response that repeats its request id and has your clock. No answer within $ping s: `UNRESPONSIVE`. A client that
+answers, and still does not count, is asked again every $unacknowledged s, and its connection lives.
 
 ### Deadlines and limits of a server
 
@@ -298,8 +314,13 @@ A side that ends a connection says why in a DISCONNECT notify, its last frame, a
 answers it: the other side closes too. The table of [disconnect codes](#disconnect-codes) says what each means. In the notify
 itself, `come_back` says whether the client should reconnect by itself, and `retry_after` how many milliseconds to wait first.
 
-- A client that leaves for good sends a LOGOUT request and waits for the response and the end of the stream. One that only closes
-  may send a DISCONNECT notify with code $NORMAL (`NORMAL`), or nothing.
+- A client that leaves for good has its requests answered first, sends a LOGOUT request, and waits for the response and the end of
+  the stream. The server takes nothing behind that request, and its response is the last frame: what was unanswered till then stays
+  so. Notifies that were on their way may come before it.
+- A client that only closes may send a DISCONNECT notify with code $NORMAL (`NORMAL`), `come_back` 0 and `retry_after` 0, or nothing.
+  The server then closes without a word.
+- Do not close one direction and read on: the end of the client's bytes ends the connection, and what is not answered by then may
+  stay so.
 - A **REDIRECT** notify is also a last frame: wait `delay` milliseconds, connect to `address` (or to the same address, if it is
   empty), log in there.
 - A stream that ends without a word is a lost connection: come back.
@@ -311,7 +332,8 @@ Coming back: before attempt n = 0, 1, 2, … wait a random time, evenly from 0 t
 
 Two windows bound what is in flight. Neither is stored; both begin anew with each connection.
 
-**Requests.** A client has at most `requests` requests unanswered. One more ends the connection with `WINDOW_EXCEEDED`.
+**Requests.** A client has at most `requests` requests unanswered. If they are messages and receipts, one more ends the connection
+with `WINDOW_EXCEEDED`; behind another one that takes time, the server does not read on until it is answered.
 
 **Notifies.** Both ends count the NOTIFY frames that the server has sent on this connection since it began. *Every notify counts*:
 MESSAGE, RECEIPT, SIGNAL, SYNC, and those with commands that you do not know. (Only DISCONNECT and REDIRECT do not, and they are the
@@ -362,23 +384,29 @@ lost, and its connection with it:
 
 A message is addressed to a conversation (`conversation` set, `target` empty), or to a user of one's own tenant (`conversation` 0,
 `target` the uid), which finds or makes the direct conversation of the two. The response names the conversation; use it from then
-on. A user exists from the first login on, or because the server's accounts know the name; a message to anybody else gets `NO_SUCH`.
+on. A user exists from the first login on, or because the server's accounts know the name; a message to anybody else gets `NO_SUCH`,
+and one to something that is no uid `BAD_VALUE`. Version $version has no commands for groups and system conversations: where there are
+any, the operator has made them.
 
 - **Client id.** Each message gets one, once, before it is sent the first time: a UUIDv7 (RFC 9562) by the *server's* clock. Its
   bytes: 6 of milliseconds since 1970, big-endian; then `7x xx`; then `yx` and seven more, where the two highest bits of `y` are 1
-  and 0, and every other `x` is random. Corrected time = own clock + (time in the hello response − own clock when it came). Ids of
-  one device rise.
-- **Repeats.** (sender, client id) is the message's identity. The same id with the same body, byte for byte, gets the first answer
-  again, and no second row. With another body it gets `CONFLICT`; so keep the body as it was sent, and do not exchange a user for
-  the conversation when you send again.
+  and 0, and every other `x` is random. Corrected time = own clock + (time in the hello response − own clock when it came). So that
+  one device's ids rise, take max(corrected time, last id's time + 1) as the milliseconds; but if the last one is more than a minute
+  ahead, the clock was set back: take the corrected time. The server checks nothing but the time.
+- **Repeats.** (user, client id) is the message's identity: a user's devices share one room of ids. The same id with the same
+  body, byte for byte, gets the first answer again, and no second row. With another body it gets `CONFLICT`; so keep the body as
+  it was sent, and do not exchange a user for the conversation when you send again.
 - **Horizon.** Ids are recognised for `horizon` seconds by their own time. Older ones, and those more than $ahead s ahead of the
-  server's clock, get `STALE_ID`. If a message waited longer than that, look in the conversation's history whether its client id is
-  there; if it is not, send it under a new id.
+  server's clock (always so many, whatever the horizon), get `STALE_ID`. If a message waited longer than that, look in the
+  conversation's history whether its client id is there; if it is not, send it under a new id.
+- **Checks** come in this order: the body's shape, the requests window, the target, the content's type, its size, the id's time, the
+  repeat, and last the conversation (`NO_SUCH`, if it is none of one's own).
 - **Order.** Messages of one connection get their seqs in the order in which they were sent. Have at most `requests` unanswered.
 - **No answer** in time (20 s is a good time): close the connection, come back, and send all unanswered ones again, oldest first,
   with the same ids and bodies. Never send again on a connection that lives: it adds repeats and no safety.
-- **A temporary error** (`temporary` is 1): nothing of it was kept. Send nothing further, close the connection, come back after
-  `retry_after`, and send again in order; else the messages behind it would overtake it.
+- **A temporary error** (`temporary` is 1): nothing of it was kept. So that nothing behind it overtakes it, the server answers
+  the messages that you have in flight behind it in the same way, or not at all, and ends the connection with `STORE_FAILED`.
+  Send nothing further, come back after `retry_after`, and send again in order.
 - **A lasting error**: tell the person, drop the message, go on.
 - Keep messages that are not accepted yet where they outlive the process. If one is not accepted after 120 s, tell the person that
   it is not sent *yet*.
@@ -394,9 +422,12 @@ history:
 | shown + 1 | show it; shown rises; then look whether rows held back follow |
 | > shown + 1 | hold it back, and ask with HISTORY for shown + 1 to seq − 1 |
 
+- **A conversation that you do not know**: its rows say neither its kind nor its peer, and the sender may be yourself, on another
+  device. Send a SYNC request; its row says both.
 - A **history answer** says “rows `first` to `last`, with nothing left out”. Rows of that range which are not in it are gone for
   good: after showing those that are there, `shown` is `last`. Never wait for a row that an answer has covered. If the answer covers
-  less than was asked, ask for the rest. With `last` below `first` it covers nothing: there is nothing there yet.
+  less than was asked, ask for the rest. With `last` below `first` it covers nothing: there is nothing there yet. (It
+  may be far below: a range above the head is answered with the `first` that was asked for, and the head as `last`.)
 - **Floor**: rows up to it are gone. There is no use in asking for them: continue at `floor` + 1.
 - A **tombstone** counts like any row, and shows nothing.
 - **Own messages.** The device that sent a message gets no notify for it; its response is the news. Its seq counts as shown when its
@@ -414,7 +445,8 @@ person has seen them (read); not one for each row, but the newest now and then. 
 login, send again what was not answered.
 
 Delivered moves this device's cursor and the user's delivered mark, the highest of all devices. Read moves the user's read mark, and
-includes delivered. When a mark has moved, a RECEIPT notify goes out with the mark, the type and the user:
+includes delivered. When a mark has moved, a RECEIPT notify goes out with the mark, the type and the user. A read that has moved both
+sends one notify, of type read: raise delivered with it.
 
 | in | delivered goes to | read goes to |
 |---|---|---|
@@ -423,6 +455,10 @@ includes delivered. When a mark has moved, a RECEIPT notify goes out with the ma
 | a group | nobody | the reader's other devices |
 
 Keep, for each conversation, user and type, the highest seq that you were told.
+
+**One's own rows.** Sending moves no cursor and no mark. A client takes its own rows as delivered and read: it leaves them out when it
+counts what is unread (head − read has them in it), and need not acknowledge them. It may, since a receipt is for everything up to a
+seq; and with `scope` 1 it should, or a conversation with only one's own rows is listed again and again.
 
 ## Sync and history
 
@@ -447,13 +483,14 @@ nothing lies between.
 `scope` 1 leaves out conversations in which this device has acknowledged every row; receipts of others are then not seen.
 
 A **history** request asks for seqs `first` to `last`, 1 ≤ first ≤ last; `last` may be above the head. The answer holds at most
-`limit` rows, at most $MAX_ROWS, and at most what fits into a body.
+`limit` rows, at most $MAX_ROWS, and at most what fits into a body; a higher limit is no error. The same goes for a sync.
 
 ## Signals
 
 A signal matters only now: typing, ringing. It goes to every session of the conversation's members, or of the user named, but for
-the one that sent it. It is not stored, and is left out where a session is behind. Its content is at most $signal_content bytes; its
-`lifetime` counts up to $signal_lifetime ms. A signal to a user carries conversation 0 and head 0.
+the one that sent it. It is not stored, and is left out where a session is behind; one that does not fit makes a session behind,
+like any notify. It names a conversation or a user, not both. Its content is at most $signal_content bytes; a `lifetime` above
+$signal_lifetime ms counts as that. A signal to a user carries conversation 0 and head 0.
 
 Drop a signal when the server's time is past `expires`, or when a row of the conversation above `head` has come: it says what was
 before that row.
@@ -466,7 +503,8 @@ before that row.
 
 ## Frame by frame
 
-Offsets are within the body. The arrow says who may send the frame.
+Offsets are within the body. The arrow says who may send the frame. Any request may get `BAD_BODY`, `BAD_VALUE`, `BUSY` or
+`UNAVAILABLE`; what else it may get stands with it.
 
 $frames
 
@@ -523,10 +561,12 @@ $story
   objects. A reader must get the values from the hex; a writer must get the hex from the values.
 - `errors`: the same, of responses with an error.
 - `refused`: bytes that are not in order: `state` is the connection's when they come (open as alice, who has one device and no
-  conversation), `hex` the bytes, and `answer` what a server with the defaults does: `{"disconnect": code, "name": …}`, `{"status":
+  conversation), `hex` the bytes, and `answer` what a server does that has the defaults, and one account: alice, with the password of
+  `login-request`: `{"disconnect": code, "name": …}`, `{"status":
   code, "name": …}`, or `{"nothing": what happens instead}`.
 
-Devices, ids and times in them are made up so that an eye finds them; real ones are random. The `client_id` is from 2026-01-01, so a
-server refuses it as stale.
+Devices, ids and times in them are made up so that an eye finds them; real ones are random. The `client_id` is from 2026-01-01: a
+server that knows bob refuses the message as stale, and one that does not has refused it already, with `NO_SUCH`. To try it, put the
+present time into its first 6 bytes.
 """
 )

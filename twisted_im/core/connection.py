@@ -131,8 +131,9 @@ class Connection:
     """
 
     __slots__ = (
-        "_limits", "_partial_since", "_pinged", "accepting", "acknowledged", "born", "closing_since", "heard", "heartbeat", "max_body",
-        "push_limit", "pushed", "reader", "requests", "sent", "state", "taken", "told", "unacknowledged_since", "window",
+        "_limits", "_partial_since", "_pinged", "_pings", "accepting", "acknowledged", "born", "closing_since", "heard",
+        "heartbeat", "max_body", "push_limit", "pushed", "reader", "requests", "sent", "state", "taken", "told",
+        "unacknowledged_since", "window",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, now: float, *, accepting: bool) -> None:
@@ -151,6 +152,7 @@ class Connection:
         self.closing_since = 0.0
         self._partial_since = 0.0
         self._pinged = 0.0
+        self._pings = 0
 
     # ---- the life
 
@@ -266,7 +268,14 @@ class Connection:
     # ---- deadlines
 
     def ponged(self) -> None:
-        """The other side answered a ping."""
+        """The other side answered a ping.
+
+        Raises:
+            RemoteProtocolError: UNEXPECTED if no ping is unanswered.
+        """
+        if not self._pings:
+            raise RemoteProtocolError(Disconnect.UNEXPECTED, "a response to nothing")
+        self._pings -= 1
         self._pinged = 0.0
         if self.unacknowledged_since:
             self.unacknowledged_since = self.heard
@@ -316,4 +325,5 @@ class Connection:
         if self.accepting and now >= self.heard + self.heartbeat * 1.5:
             return Disconnect.HEARTBEAT_TIMEOUT
         self._pinged = now
+        self._pings += 1
         return Due.PING

@@ -28,6 +28,7 @@ from twisted_im.wire.schema import MAX_AGENT, MAX_LABEL, MAX_SECRET, MAX_TENANT,
 _HELLO = CODECS[Kind.REQUEST, Command.HELLO]
 _LOGIN = CODECS[Kind.REQUEST, Command.LOGIN]
 _LOGOUT = CODECS[Kind.REQUEST, Command.LOGOUT]
+_PONG = CODECS[Kind.RESPONSE, Command.PING]
 _WINDOW = CODECS[Kind.NOTIFY, Command.WINDOW]
 _KICK = CODECS[Kind.REQUEST, Command.KICK]
 _DEVICES = CODECS[Kind.REQUEST, Command.DEVICES]
@@ -149,9 +150,10 @@ class Access:
             self._node.counters.sessions = len(self._node.sessions)
         session.pump.disconnect(error, last=last)
 
-    def logout(self, session: Session, frame: Frame) -> None:
+    def logout(self, session: Session, frame: Frame) -> Deferred[None]:
         _LOGOUT.read(frame[3])
-        self.end(session, ImError(Disconnect.NORMAL), last=response(Command.LOGOUT, frame[1]))
+        answered = self._node.ledger.answered()  # what came before it has its answer first
+        return answered.addCallback(lambda _: self.end(session, ImError(Disconnect.NORMAL), last=response(Command.LOGOUT, frame[1])))
 
     def window(self, session: Session, frame: Frame) -> None:
         session.connection.acknowledge(_WINDOW.read(frame[3]).count, session.pump.turn.now())
@@ -219,4 +221,5 @@ class Access:
         session.pump.answer_ping(frame)
 
     def _pong(self, session: Session, frame: Frame) -> None:
+        _PONG.read(frame[3])
         session.pump.connection.ponged()

@@ -65,7 +65,8 @@ class Ledger:
         self._busy = False
         self._stopped = False
         self._paused: list[Pump] = []
-        self._idle: list[Deferred[None]] = []
+        self._waiting_now: list[Deferred[None]] = []
+        self._waiting_next: list[Deferred[None]] = []
         self.messages: list[Append] = []
         self.message_origins: list[Origin] = []
         self.cursors: list[Cursor] = []
@@ -91,6 +92,7 @@ class Ledger:
         message_origins, self.message_origins = self.message_origins, []
         cursors, self.cursors = self.cursors, []
         cursor_origins, self.cursor_origins = self.cursor_origins, []
+        self._waiting_now, self._waiting_next = self._waiting_next, []
 
         def committed(results: tuple[list[Stored | ImError], list[Moved | ImError]]) -> Deferred[None] | None:
             self._counters.commits += 1
@@ -110,6 +112,8 @@ class Ledger:
                     session.pump.disconnect(ImError(Disconnect.STORE_FAILED, retry_after=error.retry_after))
                 return
             self._stopped = True
+            self._waiting_now += self._waiting_next
+            self._waiting_next = []
             log.failure("the store is broken; nothing more is accepted", failure)
             self._broken(failure)
 
@@ -131,18 +135,19 @@ class Ledger:
         paused, self._paused = self._paused, []
         for pump in paused:
             pump.resume()
+        answered, self._waiting_now = self._waiting_now, []
+        for waiting in answered:
+            waiting.callback(None)
         self.commit()
-        if not self._busy:
-            idle, self._idle = self._idle, []
-            for waiting in idle:
-                waiting.callback(None)
 
-    def settled(self) -> Deferred[None]:
-        """Fires when nothing waits and nothing is under way."""
+    def answered(self) -> Deferred[None]:
+        """Fires when all that waits now, or is under way, has its answer."""
         self.commit()
         done: Deferred[None] = Deferred()
-        if self._busy:
-            self._idle.append(done)
-        else:
+        if self._stopped or not (self._busy or self.messages or self.cursors):
             done.callback(None)
+        elif self.messages or self.cursors:
+            self._waiting_next.append(done)
+        else:
+            self._waiting_now.append(done)
         return done

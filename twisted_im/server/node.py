@@ -123,7 +123,7 @@ class Node:
         for pump in self.pumps:
             if pump.connection.state is State.OPEN:
                 pump.suspend()
-        yield self.ledger.settled()
+        yield self.ledger.answered()
         self.turn.end()
         for pump in list(self.pumps):
             pump.disconnect(ImError(Disconnect.SHUTTING_DOWN, retry_after=1000))
@@ -171,8 +171,11 @@ class Node:
             drained.callback(None)
 
     def strange_frame(self, pump: Pump, frame: Frame) -> None:
-        """A request that nobody registered for gets an error; a notify is passed over, and a response to nothing ends the connection."""
+        """A request that nobody registered for gets an error; a notify is passed over, and a response to nothing ends the connection, as
+        whatever has no command before login does."""
         kind = frame[0] >> 16 & 0xFF
+        if pump.connection.state is not State.OPEN:
+            raise RemoteProtocolError(Disconnect.UNEXPECTED, f"command 0x{frame[0] & 0xFFFF:04x} may not come before login")
         if kind == Kind.REQUEST:
             raise RemoteProtocolError(Status.UNKNOWN_COMMAND, f"command 0x{frame[0] & 0xFFFF:04x} is not known")
         if kind == Kind.RESPONSE:

@@ -192,12 +192,12 @@ def _is_tail(field: Any) -> bool:
 
 Header = Struct(
     "length" / Int32ub * "bytes of the body",
-    "version" / Int8ub * "protocol version: 1",
+    "version" / Int8ub * "protocol version: 1, in every frame and whatever a hello offers",
     "kind" / Int8ub * "0 request, 1 response, 2 notify",
     "command" / Int16ub * "what it is about; the high byte is the family",
-    "request_id" / Int32ub * "chosen by the requester, repeated by the response; 0 on a notify",
+    "request_id" / Int32ub * "chosen by the requester, repeated by the response; 0 on a notify, and ignored there",
     "flags" / Int16ub * "0; receivers ignore bits that they do not know",
-    "status" / Int16ub * "0, or an error code on a response, whose body is then an error",
+    "status" / Int16ub * "0, or an error code on a response, whose body is then an error; ignored in other kinds",
 )
 
 Empty = Struct()
@@ -215,7 +215,7 @@ HelloRequest = body(
     "max_body" / Int32ub * "largest body that the client takes, in bytes; 0 for any. Below the server's the connection is refused",
     "heartbeat" / Int16ub * "seconds without a frame after which the client will ping; 0 leaves it to the server",
     "window" / Int16ub * "notifies that the client takes unacknowledged; 0 leaves it to the server",
-    "agent" / GreedyBytes * "UTF-8: the client's name and version, for logs",
+    "agent" / GreedyBytes * "UTF-8, not checked: the client's name and version, for logs",
 )
 HelloResponse = body(
     "version" / Int8ub * "the version that both will speak",
@@ -229,11 +229,11 @@ HelloResponse = body(
 )
 
 LoginRequest = body(
-    "method" / Int8ub * "1 password, 2 token, 3 anonymous",
+    "method" / Int8ub * "1 password, 2 token, 3 anonymous; others get UNSUPPORTED",
     "device" / Bytes(16) * "the device's id: random, chosen once by the device and kept",
     sized("tenant", "the tenant; empty for the default one"),
     sized("uid", "the user: UTF-8, NFC, at most 64 bytes, case-sensitive"),
-    sized("label", "UTF-8: what people call this device"),
+    sized("label", "UTF-8, not checked: what people call this device"),
     "secret" / GreedyBytes * "the password or the token",
 )
 LoginResponse = body(
@@ -243,7 +243,7 @@ LoginResponse = body(
     "resume" / GreedyBytes * "reserved for a resume token; may be empty",
 )
 
-PingResponse = body("time" / Int64ub * "the server's clock: milliseconds since 1970, UTC")
+PingResponse = body("time" / Int64ub * "the clock of the side that answers: milliseconds since 1970, UTC")
 
 WindowNotify = body("count" / Int64ub * "notifies received on this connection so far, this command's own not counted")
 
@@ -263,19 +263,19 @@ DeviceRow = body(
     "session" / Int64ub * "the number of its newest session",
     "online" / Int8ub * "1 if that session is live",
     "last_login" / Int64ub * "milliseconds since 1970",
-    "label" / GreedyBytes * "UTF-8: its name for people",
+    "label" / GreedyBytes * "its name for people, as its login gave it: not always UTF-8",
 )
 DevicesResponse = body("devices" / rows(DeviceRow) * "the user's devices, none on a removal")
 
 DisconnectNotify = body(
     "code" / Int16ub * "why; see the table of disconnect codes",
-    "come_back" / Int8ub * "1 if the client should reconnect by itself, else 0",
-    "retry_after" / Int32ub * "milliseconds to wait first; 0 leaves it to the client's backoff",
+    "come_back" / Int8ub * "1 if the client should reconnect by itself, else 0; 0 from a client",
+    "retry_after" / Int32ub * "milliseconds to wait first; 0 leaves it to the client's backoff; 0 from a client",
     "reason" / GreedyBytes * "UTF-8, for people",
 )
 
 MessageRequest = body(
-    "client_id" / Bytes(16) * "UUIDv7 by the server's time: the message's identity for this sender; a repeat carries the same",
+    "client_id" / Bytes(16) * "UUIDv7 by the server's time: the message's identity for this user; a repeat carries the same",
     "conversation" / Int64ub * "where to, or 0 to address a user",
     "content_type" / Int8ub * "1 text, 2 JSON, 3 binary, 4 reference",
     sized("target", "the user to send to; empty if a conversation is named"),
@@ -313,20 +313,20 @@ ReceiptNotify = body(
 SyncRequest = body(
     "since" / Int64ub * "the position of an earlier sync's end; 0 for everything",
     "after" / Int64ub * "the last conversation of the page before; 0 for the first page",
-    "limit" / Int16ub * "rows wanted; 0 for as many as the server gives",
+    "limit" / Int16ub * "rows wanted, at most 1000; 0 for as many as the server gives",
     "scope" / Int8ub * "0 conversations changed since then, 1 only those in which this device is behind",
 )
 SyncRow = body(
     "conversation" / Int64ub * "the conversation",
     "kind" / Int8ub * "1 direct, 2 group, 3 system",
-    "head" / Int64ub * "the newest seq",
+    "head" / Int64ub * "the newest seq, one's own rows included",
     "floor" / Int64ub * "rows up to this seq are gone",
     "cursor" / Int64ub * "up to where this device has acknowledged delivery",
     "delivered" / Int64ub * "the user's furthest delivered seq, over all devices",
     "read" / Int64ub * "the user's read seq",
-    "peer_delivered" / Int64ub * "in a direct conversation, the other member's delivered seq",
-    "peer_read" / Int64ub * "in a direct conversation, the other member's read seq",
-    "peer" / GreedyBytes * "the other member's uid, or the group's name",
+    "peer_delivered" / Int64ub * "in a direct conversation, the other member's delivered seq; with oneself, one's own",
+    "peer_read" / Int64ub * "in a direct conversation, the other member's read seq; with oneself, one's own",
+    "peer" / GreedyBytes * "the other member's uid (with oneself, one's own), or the group's name",
 )
 SyncResponse = body(
     "position" / Int64ub * "what to give as `since` when this sync has been read to its end: the first page's counts",
@@ -337,13 +337,13 @@ SyncResponse = body(
 HistoryRequest = body(
     "conversation" / Int64ub * "the conversation",
     "first" / Int64ub * "lowest seq wanted",
-    "last" / Int64ub * "highest seq wanted",
-    "limit" / Int16ub * "rows wanted; 0 for as many as the server gives",
+    "last" / Int64ub * "highest seq wanted; may be above the head",
+    "limit" / Int16ub * "rows wanted, at most 1000; 0 for as many as the server gives",
     "direction" / Int8ub * "0 fill from the first up, 1 fill from the last down",
 )
 HistoryResponse = body(
     "first" / Int64ub * "the answer covers the rows from this seq",
-    "last" / Int64ub * "to this one, with nothing left out; below `first` if it covers nothing",
+    "last" / Int64ub * "to this one, with nothing left out; anything below `first` if it covers nothing",
     "head" / Int64ub * "the newest seq",
     "floor" / Int64ub * "rows up to this seq are gone: asked-for seqs at or below it will never come",
     "messages" / rows(MessageNotify) * "by rising seq, each the body of a message notify",
@@ -352,7 +352,7 @@ HistoryResponse = body(
 SignalRequest = body(
     "conversation" / Int64ub * "where to, or 0 to address a user",
     "type" / Int8ub * "1 typing, 2 ringing, 3 custom",
-    "lifetime" / Int32ub * "milliseconds for which it means something",
+    "lifetime" / Int32ub * "milliseconds for which it means something; more than the server allows is cut to that",
     sized("target", "the user to signal; empty if a conversation is named"),
     "content" / GreedyBytes * "opaque, short",
 )
