@@ -109,7 +109,7 @@ class Hand:
 
     def callLater(self, delay: float, call: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
         """At the end of the turn, or when its time has been made to come."""
-        return (self._clock if delay > 0 else reactor).callLater(delay, call, *args, **kwargs)  # type: ignore[attr-defined]
+        return (self._clock if delay > 0 else reactor).callLater(delay, call, *args, **kwargs)
 
     def advance(self, seconds: float) -> None:
         self._clock.advance(seconds)
@@ -163,7 +163,7 @@ class Got(NamedTuple):
     @property
     def values(self) -> Any:
         """What its body says; the body itself if its command is not the project's."""
-        codec = ERROR if self.status else CODECS.get((self.kind, self.command))  # type: ignore[call-overload]  # an int will do
+        codec = ERROR if self.status else CODECS.get((self.kind, self.command))
         return self.body if codec is None else codec.read(self.body)
 
     def is_(self, kind: Kind, command: int) -> bool:
@@ -429,7 +429,7 @@ class Served(TestCase):
             plain["clock"] = hand.seconds
         self.server = ImServer(reactor=hand or reactor, listen=listen, limits=limits, **{**plain, **arguments})
         self.server.startService()
-        self.addCleanup(self.server.stopService)
+        self.addCleanup(lambda server=self.server: server.stopService() if server.running else None)
         await self.server.started
         return self.server
 
@@ -498,9 +498,9 @@ class Proxy:
         self._again = False
         self._ends: list[_End] = []
         self._waiting: list[_End] = []
-        factory = Factory.forProtocol(lambda: _End(self, "up"))  # type: ignore[arg-type]  # a callable is enough
+        factory = Factory.forProtocol(lambda: _End(self, "up"))
         factory.noisy = False
-        self._listening = reactor.listenTCP(0, factory, interface="127.0.0.1")  # type: ignore[attr-defined]
+        self._listening = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.port: int = self._listening.getHost().port
         case.addCleanup(self._stop)
 

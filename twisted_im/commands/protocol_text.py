@@ -314,9 +314,9 @@ A side that ends a connection says why in a DISCONNECT notify, its last frame, a
 answers it: the other side closes too. The table of [disconnect codes](#disconnect-codes) says what each means. In the notify
 itself, `come_back` says whether the client should reconnect by itself, and `retry_after` how many milliseconds to wait first.
 
-- A client that leaves for good has its requests answered first, sends a LOGOUT request, and waits for the response and the end of
-  the stream. The server takes nothing behind that request, and its response is the last frame: what was unanswered till then stays
-  so. Notifies that were on their way may come before it.
+- A client that leaves for good sends a LOGOUT request, and waits for the response and the end of the stream. What it asked before
+  that is answered first; the server takes nothing behind it, and its response is the last frame. Notifies that were on their way may
+  come before it.
 - A client that only closes may send a DISCONNECT notify with code $NORMAL (`NORMAL`), `come_back` 0 and `retry_after` 0, or nothing.
   The server then closes without a word.
 - Do not close one direction and read on: the end of the client's bytes ends the connection, and what is not answered by then may
