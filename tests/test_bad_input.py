@@ -7,6 +7,7 @@ other after every case, and the log is looked at: what a stranger sends never ca
 from __future__ import annotations
 
 import random
+import socket
 from typing import Any
 
 from twisted.internet.defer import gatherResults
@@ -249,6 +250,18 @@ class Strangers(Disturbed):
         hand.advance(0.5)
         assert await mallory.disconnected() is Disconnect.FRAME_TIMEOUT
         await self.undisturbed("a frame that never ends")
+
+    async def test_a_crowd_at_the_door(self) -> None:
+        """If this fails, clients that come back to a restarted server all at once wait a second or more, for nothing."""
+        await self.begin()
+        crowd = []
+        for _ in range(300):  # the server's reactor does not run meanwhile: the kernel has to hold them all
+            crowd.append(socket.create_connection(("127.0.0.1", self.port()), timeout=0.5))
+        await until(lambda: len(self.server.node.pumps) == 302, "all to be let in")
+        for each in crowd:
+            each.close()
+        await until(lambda: len(self.server.node.pumps) == 2, "all to be gone")
+        await self.undisturbed("a crowd")
 
     async def test_tls_and_plain_mixed_up(self) -> None:
         """If this fails, a wrong port in a client's settings fills the log, or hangs."""

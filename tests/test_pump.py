@@ -614,16 +614,17 @@ class Waiting(Served):
         await until(lambda: self.session(alice).connection.partial, "the beginning to arrive")
         hand.advance(10.1)
         asked = await alice.first(lambda got: got.is_(Kind.REQUEST, Command.PING), "a ping, since nothing was acknowledged")
-        rest = alice.request(Command.PING)[1][7:] + self.slow(99)
-        alice.write(rest)
+        pong = frame(Kind.RESPONSE, Command.PING, bytes(8), asked.request_id)
+        alice.write(alice.request(Command.PING)[1][7:] + self.slow(99) + pong[:9])
         await until(lambda: waiting, "it to wait")
-        alice.write(frame(Kind.RESPONSE, Command.PING, bytes(8), asked.request_id)[:9])
         for _ in range(40):
             hand.advance(10)
         waiting[0].callback(None)
         await alice.answer(99)
+        hand.advance(1)  # a look at the deadlines, before the answer to the ping has come
+        await bob.settle()
         assert alice.lost is None
-        alice.write(frame(Kind.RESPONSE, Command.PING, bytes(8), asked.request_id)[9:])
+        alice.write(pong[9:])
         alice.acknowledge()
         await alice.settle()
         hand.advance(14)

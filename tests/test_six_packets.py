@@ -512,22 +512,25 @@ class Devices(Served):
             return checks[-1]
 
         await self.serve(authenticator=authenticate)
-        alice, device = await self.user("alice"), new_id()
-        gone, late = await self.greeted(), await self.greeted()
-        for raw in (gone, late):
-            raw.login("bob", device=device, secret=b"slow").addErrback(lambda _: None)
-        await until(lambda: len(checks) == 2, "the checks to begin")
-        pump = next(pump for pump in self.server.node.pumps if pump.peer.endswith(f":{gone.transport.getHost().port}"))
-        pump.abort()  # the server knows that this one is gone, and of the other it does not
-        await gone.ended()
-        await late.close()
-        bob = await self.user("bob", device=device)
-        for check in checks:
-            check.callback(True)
-        await alice.send("bob", b"hello")
-        await bob.delivered(1, 1)
-        assert tuple(await alice.told(Command.RECEIPT)) == (1, 1, DELIVERED, b"bob")
-        assert [got.command for got in bob.got] == [Command.MESSAGE]
+        alice, bob = await self.user("alice"), await self.user("bob")
+        for number, noticed in enumerate((True, False), 1):
+            late = await self.greeted()
+            late.login("bob", device=bob.device, secret=b"slow").addErrback(lambda _: None)
+            await until(lambda number=number: len(checks) == number, "the check to begin")
+            if noticed:
+                ours = f":{late.transport.getHost().port}"
+                next(pump for pump in self.server.node.pumps if pump.peer.endswith(ours)).abort()
+                await late.ended()
+            else:  # the device gives up and comes again, and the server finds that out too late
+                await late.close()
+                bob = await self.user("bob", device=bob.device)
+            checks[-1].callback(True)
+            await alice.send("bob", b"hello")
+            await bob.delivered(1, number)
+            assert tuple(await alice.told(Command.RECEIPT)) == (1, number, DELIVERED, b"bob")
+            await bob.settle()
+            assert [got.command for got in bob.got] == [Command.MESSAGE]
+            bob.got.clear()
 
     async def test_list_kick_and_remove(self) -> None:
         """If this fails, a lost phone cannot be shut out, or keeps its place after it was."""

@@ -1,7 +1,15 @@
-"""What every router must do, whatever its strategy.
+"""What every router must do: one suite, run on each strategy.
 
-Strategy: one suite for all. A strategy's own module makes the router and says how its nodes meet; here stand the promises of `IRouter`
-that a user would notice: whoever is to get a frame gets it, once, and who sent it does not get it back.
+Strategy: a router is asked for nothing but its interface, and what it calls is `Up`, which holds sessions as a node does and writes down
+what each has got. A strategy's test module mixes `RouterContract` into a `TestCase` and says how a node's router is made; one that links
+nodes makes several, and the same stories are then told across them: `make_routers` gives a router for each of so many nodes, and
+`settle` waits until all that was sent has arrived.
+
+    class TestRoutedRouter(RouterContract, TestCase):
+        nodes = 3
+
+        def make_routers(self, count):
+            ...
 """
 
 from __future__ import annotations
@@ -9,101 +17,168 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import inlineCallbacks, maybeDeferred
+from twisted.internet.defer import maybeDeferred
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_im.server.interfaces import Envelope, IRouter, IRouterUp
+from twisted_im.tap import STRATEGIES
+
+ALICE, BOB, CAROL, NOBODY = b"\0alice", b"\0bob", b"\0carol", b"\0nobody"
 
 
-class Here:
-    """A session, as far as a router sees one."""
+class Device:
+    """A session, as far as a router looks at it.
 
-    def __init__(self, user: bytes, device: bytes) -> None:
+    Attributes:
+        got: the frames that it took, in order.
+    """
+
+    def __init__(self, user: bytes, device: bytes, number: int) -> None:
         self.user = user
         self.device = device
-        self.number = 1
-        self.frames: list[bytes] = []
+        self.number = number
+        self.got: list[bytes] = []
 
 
 @implementer(IRouterUp)
 class Up:
-    """A node, as far as a router sees one: it has sessions, and pushes to them."""
+    """A node, as far as a router looks at it."""
 
     def __init__(self) -> None:
-        self.sessions: list[Here] = []
-        self.doubted: list[tuple[str, float]] = []
+        self.sessions: list[Device] = []
+        self.doubts: list[tuple[str, float]] = []
 
     def deliver_local(self, envelopes: Sequence[Envelope]) -> int:
         reached = 0
         for frame, audience, origin in envelopes:
             for session in self.sessions:
                 if session.user in audience and session is not origin:
-                    session.frames.append(frame)
+                    session.got.append(frame)
                     reached += 1
         return reached
 
     def doubt(self, peer: str, since: float) -> None:
-        self.doubted.append((peer, since))
+        self.doubts.append((peer, since))
 
 
 class RouterContract:
-    """Mixed into a TestCase, which makes the router."""
+    """The promises of `IRouter`. Mix it in, and give it a `make_routers`."""
 
-    def make_router(self) -> Any:
-        """A router that has not started."""
-        raise AssertionError("the strategy's own tests make it")
+    timeout = 60
+    #: Nodes that take part; devices are spread over them in turn.
+    nodes = 1
 
-    @inlineCallbacks
-    def started(self) -> Any:
-        """A started router and its node, with alice on two devices and bob on one."""
-        router, up = self.make_router(), Up()
-        yield maybeDeferred(router.start, up)
-        for user, device in ((b"\0alice", b"phone"), (b"\0alice", b"desk"), (b"\0bob", b"phone")):
-            session = Here(user, device)
-            up.sessions.append(session)
-            yield maybeDeferred(router.attach, session)
-        return router, up
+    def make_routers(self, count: int) -> Any:
+        """Routers that have not been started, one for each node, linked to each other; or a Deferred of them."""
+        raise NotImplementedError
 
-    def test_interface(self) -> None:
-        """A strategy lacks something that the node will ask it for."""
-        router: Any = self.make_router()
-        assert verifyObject(IRouter, router)
-        assert router.strategy
+    def settle(self) -> Any:
+        """Lets everything arrive that was sent; may return a Deferred."""
 
-    @inlineCallbacks
-    def test_everybody_but_the_origin(self) -> Any:
-        """A device misses a message, gets it twice, or gets back what it has sent."""
-        router, up = yield self.started()
-        phone, desk, bob = up.sessions
-        assert router.route([(b"one", (b"\0alice", b"\0bob"), phone)]) == 2
-        assert router.route([(b"two", (b"\0bob",), None), (b"three", (b"\0alice",), desk)]) == 2
-        assert (phone.frames, desk.frames, bob.frames) == ([b"three"], [b"one"], [b"one", b"two"])
-        yield maybeDeferred(router.stop)
+    async def setUp(self) -> None:
+        self.routers: list[Any] = await maybeDeferred(self.make_routers, self.nodes)
+        self.ups = [Up() for _ in self.routers]
+        self._numbers = 0
+        for router, up in zip(self.routers, self.ups, strict=True):
+            await maybeDeferred(router.start, up)
+            self.addCleanup(router.stop)
 
-    @inlineCallbacks
-    def test_order(self) -> Any:
-        """A person reads answers before questions."""
-        router, up = yield self.started()
-        frames = [bytes([n]) for n in range(100)]
-        for start in range(0, 100, 7):
-            router.route([(frame, (b"\0bob",), None) for frame in frames[start : start + 7]])
-        assert up.sessions[2].frames == frames
-        yield maybeDeferred(router.stop)
+    async def comes(self, user: bytes, device: bytes = b"phone", *, node: int | None = None) -> Device:
+        """A device that has logged in, as `Access` does it: first into the node's table, then attached."""
+        self._numbers += 1
+        session = Device(user, device, self._numbers)
+        session.node = (self._numbers - 1) % self.nodes if node is None else node  # type: ignore[attr-defined]  # for the test alone
+        self.ups[session.node].sessions.append(session)  # type: ignore[attr-defined]
+        await maybeDeferred(self.routers[session.node].attach, session)  # type: ignore[attr-defined]
+        return session
 
-    @inlineCallbacks
-    def test_nobody_there(self) -> Any:
-        """A message for somebody who is away breaks the server, or goes to somebody else."""
-        router, up = yield self.started()
-        assert router.route([(b"hello?", (b"\0carol",), None)]) == 0
-        assert router.route([]) == 0
-        gone = up.sessions.pop()
-        router.detach(gone)
-        assert router.route([(b"bob?", (b"\0bob",), None)]) == 0
-        assert not gone.frames
-        yield maybeDeferred(router.stop)
+    def goes(self, session: Any) -> None:
+        """A device that has gone: first out of the table, then detached."""
+        self.ups[session.node].sessions.remove(session)
+        self.routers[session.node].detach(session)
 
-    @inlineCallbacks
-    def test_stop_before_start(self) -> Any:
-        """A server that could not start cannot be stopped either."""
-        yield maybeDeferred(self.make_router().stop)
+    async def route(self, *envelopes: Envelope, node: int = 0) -> int:
+        """Sends from one node, and waits until all has arrived; gives how many sessions of that node took one."""
+        reached: int = self.routers[node].route(envelopes)
+        await maybeDeferred(self.settle)
+        return reached
+
+    def test_interfaces(self) -> None:
+        """If this fails, a node that starts with this strategy meets a method that is not there."""
+        verifyObject(IRouterUp, self.ups[0])
+        for router in self.routers:
+            verifyObject(IRouter, router)
+
+    def test_it_can_be_chosen(self) -> None:
+        """If this fails, `--strategy` does not know this strategy by the name that its logs and figures carry."""
+        assert isinstance(self.routers[0], STRATEGIES[self.routers[0].strategy])  # type: ignore[arg-type]  # they are classes
+
+    async def test_everybody_but_the_origin(self) -> None:
+        """If this fails, a device misses a message, gets its own back, or gets somebody else's."""
+        phone, laptop = await self.comes(ALICE), await self.comes(ALICE, b"laptop")
+        bob, carol = await self.comes(BOB), await self.comes(CAROL)
+        await self.route((b"1", (ALICE, BOB), phone), node=phone.node)  # type: ignore[attr-defined]
+        assert [each.got for each in (phone, laptop, bob, carol)] == [[], [b"1"], [b"1"], []]
+        await self.route((b"2", (ALICE, BOB, CAROL), None))
+        assert [each.got for each in (phone, laptop, bob, carol)] == [[b"2"], [b"1", b"2"], [b"1", b"2"], [b"2"]]
+
+    async def test_it_counts_whom_it_reaches_here(self) -> None:
+        """If this fails, the figures of what was delivered are wrong."""
+        sessions = [await self.comes(ALICE, b"phone", node=0), await self.comes(ALICE, b"laptop", node=0), await self.comes(BOB, node=0)]
+        assert await self.route((b"1", (ALICE, BOB), sessions[0])) == 2
+        assert await self.route((b"2", (ALICE,), None), (b"3", (ALICE, BOB), None), (b"4", (NOBODY,), None)) == 5
+        assert await self.route((b"5", (), None)) == 0
+        assert await self.route() == 0
+
+    async def test_order_is_kept(self) -> None:
+        """If this fails, the messages of a conversation overtake each other whenever two leave in one moment."""
+        alice, bob = await self.comes(ALICE), await self.comes(BOB)
+        frames = [b"%d" % number for number in range(50)]
+        await self.route(*[(frame, (ALICE, BOB), None) for frame in frames[:20]])
+        for frame in frames[20:]:
+            await self.route((frame, (ALICE, BOB), None))
+        assert alice.got == bob.got == frames
+
+    async def test_who_has_gone_is_not_missed(self) -> None:
+        """If this fails, a device that logs out takes its user's other devices with it, or its place is never given free."""
+        phone, laptop = await self.comes(ALICE), await self.comes(ALICE, b"laptop")
+        self.goes(phone)
+        await self.route((b"1", (ALICE,), None))
+        assert (phone.got, laptop.got) == ([], [b"1"])
+        self.goes(laptop)
+        await self.route((b"2", (ALICE,), None))
+        again = await self.comes(ALICE)
+        await self.route((b"3", (ALICE,), None))
+        assert (laptop.got, again.got) == ([b"1"], [b"3"])
+
+    async def test_a_device_that_comes_again_keeps_its_place(self) -> None:
+        """If this fails, the late end of an old connection cuts a device off that has long come back."""
+        old = await self.comes(ALICE, node=0)
+        self.ups[0].sessions.remove(old)
+        new = await self.comes(ALICE, node=self.nodes - 1)
+        self.routers[0].detach(old)
+        await maybeDeferred(self.settle)
+        await self.route((b"1", (ALICE,), None))
+        assert (old.got, new.got) == ([], [b"1"])
+
+    async def test_many_are_reached(self) -> None:
+        """If this fails, somebody in a large group is left out."""
+        users = [b"\0user%d" % number for number in range(100)]
+        sessions = [await self.comes(user) for user in users]
+        await self.route((b"1", tuple(users), sessions[7]), node=sessions[7].node)  # type: ignore[attr-defined]
+        assert [len(session.got) for session in sessions] == [1] * 7 + [0] + [1] * 92
+
+    async def test_no_doubt_without_trouble(self) -> None:
+        """If this fails, a healthy cluster reads its store all the time."""
+        await self.comes(ALICE)
+        await self.route((b"1", (ALICE, NOBODY), None))
+        assert [up.doubts for up in self.ups] == [[] for _ in self.ups]
+
+    async def test_it_can_be_stopped_before_it_has_started(self) -> None:
+        """If this fails, a node that could not start cannot be stopped either."""
+        for router in await maybeDeferred(self.make_routers, self.nodes):
+            await maybeDeferred(router.stop)
+
+
+__all__ = ["ALICE", "BOB", "CAROL", "NOBODY", "Device", "RouterContract", "Up"]

@@ -17,6 +17,10 @@ from twisted_im.server.node import Node
 
 log = Logger()
 
+#: Connections that the kernel holds for us. Twisted's 50 are soon too few when a server's clients come back at once, and each that finds
+#: no room waits a second before it tries again.
+BACKLOG = 1024
+
 
 class _PumpFactory:
     """Makes a pump for each connection that comes in."""
@@ -60,7 +64,7 @@ class Ports:
         reactor = corked(self._reactor)
         try:
             for description in self._descriptions:
-                port = yield serverFromString(reactor, description).listen(_PumpFactory(self._node))
+                port = yield serverFromString(reactor, _with_room(description)).listen(_PumpFactory(self._node))
                 self._ports.append(port)
                 host = port.getHost()
                 name = host.name.decode() if hasattr(host, "name") else f"{host.host}:{host.port}"
@@ -75,3 +79,9 @@ class Ports:
         """Stops listening."""
         ports, self._ports = self._ports, []
         return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
+
+
+def _with_room(description: str) -> str:
+    """An endpoint string with our backlog, if it says none and takes one."""
+    takes = description.partition(":")[0] in ("tcp", "tcp6", "ssl", "unix") and ":backlog=" not in description
+    return f"{description}:backlog={BACKLOG}" if takes else description
