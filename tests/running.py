@@ -45,7 +45,7 @@ from twisted_im.service import ImServer
 from twisted_im.storage.memory import MemoryStore
 from twisted_im.wire.codec import CODECS, ERROR, HEADER, frame, notify, request
 from twisted_im.wire.framing import Frame, FrameReader
-from twisted_im.wire.schema import HEADER_SIZE, VERSION, Command, ContentType, Direction, Kind, LoginMethod, ReceiptType, SyncScope
+from twisted_im.wire.schema import VERSION, Command, ContentType, Direction, Kind, LoginMethod, ReceiptType, SyncScope
 
 #: Seconds for a condition to come true. A machine that is shared may stop for a while; a fault waits for ever.
 PATIENCE = 20.0
@@ -602,9 +602,3 @@ class _End(Protocol):
         self.proxy.gone(self)
         if self.other is not None:
             self.other.transport.loseConnection()
-
-
-__all__ = [
-    "HEADER_SIZE", "PATIENCE", "PLAIN", "Eager", "Got", "Hand", "Proxy", "Raw", "Served", "certificate", "client_tls", "new_id", "refusal",
-    "tls", "until",
-]  # fmt: skip

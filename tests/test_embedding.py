@@ -5,15 +5,19 @@ Strategy: the code blocks are taken from the page as they are, so a page that ha
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IServiceCollection
 from twisted.internet import reactor
-from twisted.internet.defer import ensureDeferred, inlineCallbacks
+from twisted.internet.defer import Deferred, ensureDeferred, inlineCallbacks
 from twisted.internet.endpoints import clientFromString, connectProtocol
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import ProcessProtocol, Protocol
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from twisted_im import ImServer, MemoryStore, SingleRouter
@@ -22,13 +26,19 @@ from twisted_im.wire.codec import frame, request
 from twisted_im.wire.framing import FrameReader
 from twisted_im.wire.schema import Command, Kind
 
-PAGE = Path(__file__).parent.parent / "docs" / "embedding.md"
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "embedding.md"
+
+
+def blocks() -> list[str]:
+    """The code blocks of the page: a server, a client, a command, a test."""
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
 def examples() -> list[dict[str, Any]]:
-    """What each code block of the page leaves defined."""
+    """What each of them leaves defined."""
     found = []
-    for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
+    for code in blocks():
         names: dict[str, Any] = {}
         exec(compile(code, str(PAGE), "exec"), names)
         found.append(names)
@@ -50,20 +60,50 @@ class Asking(Protocol):
             waiting.callback(self.frames.pop(0))
 
     def ask(self, data: bytes) -> Any:
-        from twisted.internet.defer import Deferred
-
         self.transport.write(data)
         self.waiting = Deferred()
         return self.waiting
 
 
+class Running(ProcessProtocol):
+    """A program that says where it listens.
+
+    Attributes:
+        address: fires with it.
+        ended: fires with the status, when the process has ended.
+    """
+
+    def __init__(self) -> None:
+        self.said = b""
+        self.address: Deferred[str] = Deferred()
+        self.ended: Deferred[int] = Deferred()
+
+    def outReceived(self, data: bytes) -> None:  # Twisted's name
+        self.said += data
+        found = re.search(rb"listening on (127\.0\.0\.1:\d+)\s", self.said)
+        if found and not self.address.called:
+            self.address.callback(found[1].decode())
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        if not self.address.called:
+            self.address.errback(AssertionError(self.said.decode()))
+        self.ended.callback(reason.value.exitCode)  # type: ignore[union-attr]
+
+
+def environment() -> dict[str, str]:
+    """One in which a new interpreter finds the checkout."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
+
+
 class EmbeddingPage(TestCase):
-    timeout = 20
+    timeout = 40
 
     @inlineCallbacks
     def test_server_and_client(self) -> Any:
         """A team that copies the page gets a server with its own accounts, and two clients that talk over it."""
-        server_page, client_page, _ = examples()
+        server_page, client_page, *_ = examples()
         server: ImServer = server_page["server"]
         self.assertEqual(list(IServiceCollection(server_page["application"])), [server])
         server.startService()
@@ -78,7 +118,8 @@ class EmbeddingPage(TestCase):
     @inlineCallbacks
     def test_own_command(self) -> Any:
         """A command that an application has added is answered like one of the server's."""
-        _, _, command_page = examples()
+        _, _, command_page, _ = examples()
+        self.assertLess(max(Command), 0x8000, "the page says that these are free")
         server = ImServer(
             store=MemoryStore(),
             router=SingleRouter(),
@@ -98,3 +139,32 @@ class EmbeddingPage(TestCase):
             self.assertEqual(thrown[1:], (3, 0, b"\x04"))
         finally:
             yield server.stopService()
+
+    async def test_the_program_as_a_whole(self) -> None:
+        """The page's server, saved as chat.tac, does not run under `twistd -ny`, or no client can talk over it."""
+        server_code, *_ = blocks()
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "chat.tac").write_text(server_code, encoding="utf-8")
+        running = Running()
+        words = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "--pidfile=", "-ny", "chat.tac"]
+        process = reactor.spawnProcess(running, sys.executable, words, env=environment(), path=str(folder))  # type: ignore[attr-defined]
+        try:
+            address = await running.address
+            self.assertEqual(await ensureDeferred(examples()[1]["talk"](address)), "Can we fix it?")
+        finally:
+            if process.pid is not None:
+                process.signalProcess("TERM")
+            await running.ended
+        self.assertIn(b"stopped", running.said)
+        self.assertNotIn(b"Traceback", running.said)
+
+    def test_the_test(self) -> None:
+        """A team's first test, copied from the page, fails."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "test_notes.py").write_text(blocks()[-1], encoding="utf-8")
+        words = [sys.executable, "-m", "twisted.trial", "test_notes"]
+        done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=30, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("PASSED (successes=1)", done.stdout)

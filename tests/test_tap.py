@@ -1,6 +1,7 @@
 """`twistd im` and `twist im`, as an operator types them.
 
-Strategy: real processes with deadlines. Whatever is wrong must be one line that says what to do, and a status that is not 0.
+Strategy: real processes with deadlines. Whatever is wrong must be one line that says what to do, and a status that is not 0: on stderr, in
+the log, or both where twistd does so. What depends on one option alone is asked of `Options` without a process.
 """
 
 from __future__ import annotations
@@ -13,15 +14,27 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from twisted_im.tap import Options, StartError, local_unless_said
+from tests.running import certificate
+from twisted_im.core.connection import Limits
+from twisted_im.counters import Counters
+from twisted_im.errors import Status
+from twisted_im.pump import FRAMES_AT_ONCE, NEWCOMER_FRAMES_AT_ONCE
+from twisted_im.server.authenticators import write_password
+from twisted_im.service import RESERVED
+from twisted_im.tap import DEFAULT_LISTEN, STORES, STRATEGIES, Options, StartError, local_unless_said
+from twisted_im.wire.codec import request
+from twisted_im.wire.framing import Frame, FrameReader
+from twisted_im.wire.schema import Command, LoginMethod
 
 ROOT = Path(__file__).parent.parent
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
@@ -53,12 +66,45 @@ def address_in(lines: Any) -> str:
     raise AssertionError("it never said where it listens")
 
 
-def greets(address: str) -> bool:
-    """Whether something there answers a hello."""
-    host, port = address.split(":")
-    with socket.create_connection((host, int(port)), timeout=DEADLINE) as connection:
-        connection.sendall(bytes.fromhex("00000010 01 00 0101 00000001 0000 0000 01 01") + bytes(12) + b"ab")
-        return connection.recv(16)[5:8] == b"\x01\x01\x01"
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Lets other processes run until this holds."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        os.sched_yield()
+
+
+class Talk:
+    """A connection that sends a request and waits for its answer."""
+
+    def __init__(self, address: str) -> None:
+        host, port = address.split(":")
+        self._socket = socket.create_connection((host, int(port)), timeout=DEADLINE)
+        self._reader = FrameReader(65536)
+
+    def ask(self, command: Command, **values: Any) -> Frame:
+        self._socket.sendall(request(command, 1, **values))
+        while not (frames := self._reader.feed(data := self._socket.recv(65536))):
+            assert data, "it hung up"
+        return frames[0]
+
+    def login(self, uid: str, secret: bytes, method: LoginMethod = LoginMethod.PASSWORD) -> int:
+        """The status of a login, hello included."""
+        self.ask(Command.HELLO, min_version=1, max_version=1, features=0, max_body=0, heartbeat=0, window=0, agent=b"")
+        answer = self.ask(Command.LOGIN, method=method, device=bytes(16), tenant=b"", uid=uid.encode(), label=b"", secret=secret)
+        return answer[2] & 0xFFFF
+
+    def __enter__(self) -> Talk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
+def lets_in(address: str) -> bool:
+    """Whether anybody may log in there."""
+    with Talk(address) as talk:
+        return talk.login("alice", b"", LoginMethod.ANONYMOUS) == Status.OK
 
 
 @pytest.mark.parametrize("words", [[*TWISTD, "-n", "--pidfile="], TWIST], ids=["twistd", "twist"])
@@ -66,12 +112,42 @@ def test_foreground(words: list[str], tmp_path: Path) -> None:
     """The README's first command does not start a server, or Ctrl-C and SIGTERM do not end it properly."""
     with started([*words, "im", "--auth=anonymous", "--strategy=single", "--listen=tcp:0"], tmp_path) as process:
         assert process.stdout is not None
-        assert greets(address_in(process.stdout))
+        assert lets_in(address_in(process.stdout))
         process.send_signal(signal.SIGTERM)
         rest, _ = process.communicate(timeout=DEADLINE)
         assert process.returncode == 0
         assert '"event":"stopped"' in rest.replace(": ", ":")
         assert "Traceback" not in rest
+
+
+def test_an_early_end(tmp_path: Path) -> None:
+    """A server that is told to stop while it starts goes on, or ends with a traceback."""
+    with started([*TWISTD, "-n", "--pidfile=", "im", "--auth=anonymous", "--listen=tcp:0"], tmp_path) as process:
+        assert process.stdout is not None
+        address_in(process.stdout)
+        process.send_signal(signal.SIGINT)  # within a moment of the line above, and so before the reactor runs, as a rule
+        rest, _ = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 0
+        assert '"event":"stopped"' in rest
+        assert "Traceback" not in rest
+
+
+def test_nobody_unless_said(tmp_path: Path) -> None:
+    """A server that was started without a word about passwords lets anybody in; or does not notice that its first user was made."""
+    with started([*TWISTD, "-n", "--pidfile=", "im", "--listen=tcp:0"], tmp_path) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        assert json.loads(first)["level"] == "warn"
+        assert "python -m twisted_im password twisted_im.passwords" in first
+        address = address_in(process.stdout)
+        with Talk(address) as talk:
+            assert talk.login("alice", b"", LoginMethod.ANONYMOUS) == Status.UNSUPPORTED
+        with Talk(address) as talk:
+            assert talk.login("alice", b"wonderland") == Status.NOT_AUTHENTICATED
+        words = [sys.executable, "-m", "twisted_im", "password", "twisted_im.passwords", "alice", "--stdin"]
+        subprocess.run(words, cwd=tmp_path, env=ENVIRONMENT, input=b"wonderland\n", capture_output=True, timeout=DEADLINE, check=True)
+        with Talk(address) as talk:
+            assert talk.login("alice", b"wonderland") == Status.OK
 
 
 def test_background(tmp_path: Path) -> None:
@@ -82,16 +158,17 @@ def test_background(tmp_path: Path) -> None:
     assert (outcome.returncode, outcome.stdout) == (0, "")
     pid = int(pid_file.read_text())
     try:
-        assert greets(address_in(log.read_text().splitlines()))
+        address = address_in(log.read_text().splitlines())
+        assert lets_in(address)
+        os.kill(pid, signal.SIGUSR1)
+        wait_for(lambda: (tmp_path / "im.log.1").exists(), "a new log file")
+        assert lets_in(address), "whoever turns the log over does not end the server"
         os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + DEADLINE
-        while pid_file.exists():
-            assert time.monotonic() < deadline, "it does not stop"
-            os.sched_yield()
+        wait_for(lambda: not pid_file.exists(), "its end")
     finally:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines = [json.loads(line) for path in (tmp_path / "im.log.1", log) for line in path.read_text().splitlines()]
     assert [line["event"] for line in lines if "event" in line] == ["listening", "stopping", "stopped"]
     assert not any("failure" in line for line in lines)
 
@@ -109,8 +186,16 @@ def test_background(tmp_path: Path) -> None:
         ("--listen=carrier-pigeon:7", "not an endpoint that can be used"),
         ("--listen=ssl:0:privateKey=/nowhere.pem:certKey=/nowhere.pem", "/nowhere.pem"),
         ("--auth=everybody", "--auth is file:PATH or anonymous"),
-        ("--auth=file:.", "--auth"),
+        ("--auth=file:.", "--auth: .: Is a directory"),
+        ("--auth=file:", "--auth is file:PATH or anonymous"),
         ("--name=", "--name takes 1 to 64 bytes"),
+        ("--name=" + "ü" * 33, "--name takes 1 to 64 bytes"),
+        ("--name=\udcff" + "x" * 64, "--name takes 1 to 64 bytes"),
+        ("--heartbeat=4", "from 5 to 1800, not '4'"),
+        ("--heartbeat", "option --heartbeat requires argument"),
+        ("--listen=tcp:7777:", "an empty interface is every one"),
+        ("--listen=tcp:7777:interface=", "an empty interface is every one"),
+        ("--listen=", "not an endpoint that can be used"),
         ("now", "everything is an option"),
     ],
 )
@@ -121,22 +206,81 @@ def test_mistakes(option: str, said: str) -> None:
     line = str(caught.value.code)
     assert said in line
     assert "\n" not in line
+    assert line.startswith("twisted_im: ")
+    assert line.endswith("(see: twistd im --help)")
+
+
+@pytest.mark.parametrize(
+    ("key", "cert", "said"),
+    [
+        ("garbage", "garbage", "cannot be read"),
+        ("empty", "good", "good"),
+        ("good", "garbage", "good"),
+        ("good", "missing", "missing: No such file or directory"),
+        ("good", ".", "Is a directory"),
+        ("other", "good", "do not match"),
+        ("broken", "good", "cannot be read"),
+    ],
+)
+def test_bad_certificates(key: str, cert: str, said: str, tmp_path: Path) -> None:
+    """A certificate that does not fit its key is noticed by the first client, or a bad one is answered by OpenSSL's own words alone."""
+    good = Path(certificate()).read_text()
+    ends = "-----END PRIVATE KEY-----\n"
+    (tmp_path / "good").write_text(good)
+    (tmp_path / "garbage").write_bytes(b"\0\xff this is no key \n" * 9)
+    (tmp_path / "empty").touch()
+    (tmp_path / "broken").write_text(good[:60] + "\n" + ends)
+    (tmp_path / "other").write_bytes(
+        ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    (tmp_path / "cert-only").write_text(good[good.index(ends) + len(ends) :])
+    where = {"key": tmp_path / key, "cert": tmp_path / ("cert-only" if cert == "good" else cert)}
+    option = f"--listen=ssl:0:privateKey={where['key']}:certKey={where['cert']}"
+    if said == "good":  # Twisted reads both as one, and the good half may be enough
+        return
+    with pytest.raises(StartError) as caught:
+        Options().parseOptions([option])
+    line = str(caught.value.code)
+    assert said in line
+    assert "\n" not in line
+
+
+def test_bad_password_file(tmp_path: Path) -> None:
+    """A password file with a slip in it lets nobody in, and nobody knows why."""
+    path = tmp_path / "passwords"
+    write_password(path, "", "alice", "x")
+    Options().parseOptions([f"--auth=file:{path}"])
+    with path.open("a") as file:
+        file.write("bob\n")
+    with pytest.raises(StartError, match=r"passwords: line 2 is not user:hash"):
+        Options().parseOptions([f"--auth=file:{path}"])
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(StartError, match=r"passwords: 'utf-8' codec can't decode"):
+        Options().parseOptions([f"--auth=file:{path}"])
 
 
 @pytest.mark.parametrize(
     "words", [[*TWISTD, "-n", "--pidfile="], [*TWISTD, "--pidfile=im.pid"], TWIST], ids=["twistd -n", "twistd", "twist"]
 )
-@pytest.mark.parametrize("mistake", ["option", "port", "certificate"])
+@pytest.mark.parametrize("mistake", ["option", "port", "socket", "path", "number", "certificate"])
 def test_mistakes_end_the_process(words: list[str], mistake: str, tmp_path: Path) -> None:
-    """A server that cannot start leaves status 0, a traceback, or no hint behind."""
+    """A server that cannot start leaves status 0, a traceback, more lines than one can read, or no hint of what to do behind."""
     (tmp_path / "key.pem").write_text("this is no key")
-    with socket.socket() as taken:
+    with socket.socket() as taken, socket.socket(socket.AF_UNIX) as unix:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
+        unix.bind(str(tmp_path / "im.sock"))
+        (tmp_path / "im.sock.lock").symlink_to(str(os.getpid()))  # as another server of Twisted's does
+        port = taken.getsockname()[1]
         option, said = {
-            "option": ("--strategy=none", "--strategy is one of"),
-            "port": (f"--listen=tcp:{taken.getsockname()[1]}", "Address already in use"),
-            "certificate": ("--listen=ssl:0:privateKey=key.pem:certKey=key.pem", "key.pem"),
+            "option": ("--strategy=none", "--strategy is one of single, not 'none'"),
+            "port": (f"--listen=tcp:{port}", f"127.0.0.1:{port}: Address already in use; stop what uses it, or change --listen"),
+            "socket": ("--listen=unix:im.sock", "im.sock: Address already in use; stop what uses it, or change --listen"),
+            "path": ("--listen=unix:/nowhere/s", "/nowhere/s.lock: No such file or directory; change --listen"),
+            "number": ("--listen=tcp:65536", "port must be 0-65535.; change --listen"),
+            "certificate": ("--listen=ssl:0:privateKey=key.pem:certKey=key.pem", "key.pem: the certificate or the key cannot be read"),
         }[mistake]
         words = [*words, "im", "--auth=anonymous", option]
         outcome = subprocess.run(words, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=DEADLINE, check=False)
@@ -145,26 +289,84 @@ def test_mistakes_end_the_process(words: list[str], mistake: str, tmp_path: Path
     assert said in everything
     assert "Traceback" not in everything
     assert "Usage:" not in everything
+    assert sum("twisted_im: " in line or said in line for line in everything.splitlines()) == 1, "it is said once"
+    if '"level":' in outcome.stdout and "-n" in words:
+        last = json.loads(outcome.stdout.splitlines()[-1])
+        assert (last["level"], last["text"][:12], last["text"][-len(said) :]) == ("error", "twisted_im: ", said)
+    wait_for(lambda: not (tmp_path / "im.pid").exists(), "the end of the process")
+
+
+def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
+    """A server that cannot write its log says so in a traceback, or runs without one."""
+    words = [*TWISTD, "-n", "--pidfile=", f"--logfile={tmp_path}/none/im.log", "im", "--auth=anonymous", "--listen=tcp:0"]
+    outcome = subprocess.run(words, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert outcome.returncode == 1
+    assert outcome.stderr == f"twisted_im: {tmp_path}/none/im.log: No such file or directory; say another --logfile\n"
 
 
 def test_help() -> None:
-    """`--help` leaves an option out, has no examples, or promises what there is not."""
+    """`--help` leaves an option out, has no examples, promises what there is not, or runs over the edge of the terminal."""
     text = Options().getUsage()
-    for option in ("strategy", "store", "auth", "name", "listen", "heartbeat", "window", "max-body"):
+    for option in (*(name for name, *_ in Options.optParameters), "listen"):
         assert f"--{option}=" in text
+    assert f"receivers: {', '.join(STRATEGIES)}. [default:" in text
+    assert f"kept: {', '.join(STORES)} (" in text
     assert "twistd -n im --auth=anonymous" in text
-    assert "broadcast" not in text
-    assert "sqlite" not in text
+    examples = re.findall(r"^  twistd.* im(.*)$", text, re.MULTILINE)
+    assert len(examples) >= 4
+    for example in examples:
+        Options().parseOptions(re.sub(r"(key|cert)\.pem", certificate(), example).split())
+    assert [line for line in text.splitlines() if len(line) > 85] == []
+
+
+def operations_page() -> str:
+    return (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
 def test_operations_page_has_every_option() -> None:
     """The operators' page says nothing of an option, or has another default."""
-    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    options = Options()
-    for name, _, default, *_ in Options.optParameters:
-        assert re.search(rf"\| `--{name}` \| `?{re.escape(str(default))}`? \|", page), name
-    assert "`--listen`" in page
-    assert options["listen"] == []
+    page = operations_page()
+    for name, _, default, *_ in [*Options.optParameters, ["listen", None, DEFAULT_LISTEN]]:
+        assert re.search(rf"^\| `--{name}` \| `?{re.escape(str(default))}`? \|", page, re.MULTILINE), name
+    named = set(re.findall(r"^\| `--([a-z-]+)` \|", page, re.MULTILINE))
+    assert named == {name for name, *_ in Options.optParameters} | {"listen"}, "and none that is not there"
+
+
+def test_operations_page_has_every_counter() -> None:
+    """An operator meets a figure in the log that no page explains."""
+    page = operations_page()
+    rows = "\n".join(re.findall(r"^\| `.*$", page[page.index("## Counters") : page.index("## Limits")], re.MULTILINE))
+    named = {name for cell in re.findall(r"^\| (.*?) \|", rows, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)}
+    assert named == set(Counters().snapshot())
+
+
+def test_operations_page_has_the_limits() -> None:
+    """The operators' page promises other limits than the server keeps to."""
+    page, limits = operations_page(), Limits()
+    for row in (
+        f"| hello | {limits.handshake:g} s after connecting |",
+        f"| login | {limits.login:g} s after connecting |",
+        f"| one frame, from its first byte to its last | {limits.frame:g} s |",
+        f"| notifies unacknowledged | {limits.unacknowledged:g} s, then a ping; {limits.ping:g} s for its answer |",
+        f"| last bytes of a closed connection | {limits.close:g} s |",
+        f"cut off after {limits.close:g} seconds",
+        f"| a body before login, after it | {limits.stranger_max_body // 1024} KiB, `--max-body` |",
+        f"| messages and receipts unanswered | {limits.requests} |",
+        f"| frames of one connection in one reactor turn | {FRAMES_AT_ONCE}; {NEWCOMER_FRAMES_AT_ONCE} before login |",
+        f"| bytes waiting for a slow reader | {limits.write_budget // 1024} KiB |",
+        f"| connections | the limit on open files, less {RESERVED} |",
+    ):
+        assert row in page, row
+
+
+def test_operations_page_has_every_event() -> None:
+    """A script waits for an event whose name has changed."""
+    said = set()
+    for path in (ROOT / "twisted_im").rglob("*.py"):
+        said |= set(re.findall(r'\bevent="(\w+)"', path.read_text(encoding="utf-8")))
+    page = operations_page()
+    assert said
+    assert [event for event in sorted(said) if f"`{event}`" not in page] == []
 
 
 @pytest.mark.parametrize(
@@ -175,6 +377,14 @@ def test_operations_page_has_every_option() -> None:
         ("tcp:7777:interface=0.0.0.0", "tcp:7777:interface=0.0.0.0"),
         ("tcp:7777:0.0.0.0", "tcp:7777:0.0.0.0"),
         ("unix:/run/im.sock", "unix:/run/im.sock"),
+        ("tcp:7777:backlog=9", "tcp:7777:backlog=9:interface=127.0.0.1"),
+        ("tcp:port=7777", "tcp:port=7777:interface=127.0.0.1"),
+        ("ssl:7778:k.pem:c.pem", "ssl:7778:k.pem:c.pem:interface=127.0.0.1"),
+        ("ssl:7778:privateKey=a\\:b.pem", "ssl:7778:privateKey=a\\:b.pem:interface=127.0.0.1"),
+        ("tcp6:7777", r"tcp6:7777:interface=\:\:1"),
+        (r"tcp6:7777:interface=\:\:", r"tcp6:7777:interface=\:\:"),
+        ("haproxy:tcp:7777", "haproxy:tcp:7777:interface=127.0.0.1"),
+        ("haproxy:tcp:7777:interface=0.0.0.0", "haproxy:tcp:7777:interface=0.0.0.0"),
     ],
 )
 def test_local_unless_said(asked: str, meant: str) -> None:

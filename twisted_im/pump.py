@@ -23,13 +23,16 @@ that a slow reader costs no more than its budget.
 
 from __future__ import annotations
 
+import fcntl
 import select
+import sys
+import termios
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IProtocol, IPullProducer, IPushProducer, IReactorFDSet, IReadDescriptor, ITransport
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
@@ -78,6 +81,13 @@ class _Nowhere(list[bytes]):
 _NOWHERE = _Nowhere()
 
 
+#: Seconds until a connection is looked at again, at the most: what has gone, or has asked for an earlier look, is not kept for longer.
+FARTHEST = 30.0
+#: Frames done for one connection before the others have their turn; for one that has not logged in. Windows are far below.
+FRAMES_AT_ONCE = 256
+NEWCOMER_FRAMES_AT_ONCE = 8
+
+
 class Turn:
     """What is done once at the end of each reactor turn, and the one timer of all deadlines.
 
@@ -88,28 +98,45 @@ class Turn:
     """
 
     def __init__(
-        self, reactor: Any, *, clock: Callable[[], float] = time.monotonic, counters: Counters | None = None, grain: float = 0.25
+        self,
+        reactor: Any,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        counters: Counters | None = None,
+        grain: float = 0.25,
     ) -> None:
         self.reactor = reactor
         self.now = clock
+        self.wall = wall
+        self.openings: list[Callable[[], None]] = []
+        self._began = 0.0
         self.counters = counters if counters is not None else Counters()
         self.steps: list[Callable[[], None]] = []
         self.dirty: list[Pump] = []
         self.booked = False
-        self.deadlines: Deadlines[Pump] = Deadlines(grain)
+        self.ending = False  #: while `end` runs: what is written or booked for the steps now is done before it is over
+        self._again = False
+        self.deadlines: Deadlines[tuple[Pump, float]] = Deadlines(grain)
         self._sweep: Any = None
         self._sweep_at = 0.0
 
     def book(self) -> None:
         """Has `end` run when the present reactor turn ends."""
-        if not self.booked:
+        if self.ending:
+            self._again = True
+        elif not self.booked:
             self.booked = True
+            self._began = self.now()
             self.reactor.callLater(0, self.end)
+            for opening in self.openings:
+                opening()
 
     def end(self) -> None:
         """Commits, and writes what was collected. A step or pump that fails is logged and does not stop the others."""
-        self.booked = False
         began = self.now()
+        opened = self._began if self.booked else began
+        self.booked = self.ending = True
         for step in self.steps:
             try:
                 step()
@@ -122,7 +149,11 @@ class Turn:
             except Exception:
                 log.failure("writing to a connection failed")
                 pump.abort()
-        spent = self.now() - began
+        self.booked = self.ending = False
+        if self.dirty or self._again:
+            self._again = False
+            self.book()
+        spent = self.now() - opened
         counters = self.counters
         counters.turns += 1
         counters.turn_seconds += spent
@@ -131,7 +162,7 @@ class Turn:
 
     def look_at(self, pump: Pump, when: float) -> None:
         """Has the pump's deadline checked at about this time."""
-        self.deadlines.put(pump, when)
+        self.deadlines.put((pump, when), when)
         if self._sweep is None or when < self._sweep_at:
             self._wait()
 
@@ -147,8 +178,14 @@ class Turn:
 
     def _look(self) -> None:
         self._sweep = None
-        for pump in self.deadlines.due(self.now()):
-            pump.overdue()
+        for pump, when in self.deadlines.due(self.now()):
+            if pump.look_due != when:
+                continue  # it has asked for an earlier look since
+            try:
+                pump.overdue()
+            except Exception:
+                log.failure("looking at a deadline failed")
+                pump.abort()
         if self._sweep is None:
             self._wait()
 
@@ -172,8 +209,8 @@ class Pump:
     """
 
     __slots__ = (
-        "_budget", "_held", "_looked_at", "_waiting", "clogged", "commands", "connection", "context", "counters", "out", "owner", "room",
-        "transport", "turn",
+        "_budget", "_held", "_patience", "_unsent", "_unsent_since", "_waiting", "clogged", "commands", "connection", "context",
+        "counters", "look_due", "out", "owner", "room", "transport", "turn",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, turn: Turn, limits: Limits, *, accepting: bool) -> None:
@@ -186,10 +223,12 @@ class Pump:
         self.out: list[bytes] = []
         self.room = self._budget = limits.write_budget
         self.clogged = False
+        self._patience = limits.unacknowledged + limits.ping
+        self._unsent, self._unsent_since = -1, 0.0
         self.transport: Any = None
         self._held: list[Frame] | None = None
         self._waiting = 0
-        self._looked_at = 0.0
+        self.look_due = 0.0  #: when the turn looks at this connection; 0 for never
 
     # ---- Twisted's side
 
@@ -214,7 +253,10 @@ class Pump:
         counters.bytes_in += len(data)
         counters.frames_in += len(frames)
         if self._held is None:
-            self._dispatch(frames)
+            if len(frames) > NEWCOMER_FRAMES_AT_ONCE:
+                self._dispatch_some(frames)
+            else:
+                self._dispatch(frames)
             if self.clogged:
                 self._spare()
         elif connection.state is not State.CLOSING:
@@ -229,12 +271,16 @@ class Pump:
         self.counters.connections -= 1
         self._held = []
         self.out = _NOWHERE
+        self.connection.reader.kept = b""
+        self.look_due = 0.0
         self.owner.pump_lost(self, reason)
         self.commands, self.context = {}, None
 
     def pauseProducing(self) -> None:
         """The socket did not take everything."""
         self.clogged = True
+        self._unsent = -1
+        self._book()
 
     def resumeProducing(self) -> None:
         """The socket has taken everything."""
@@ -250,6 +296,19 @@ class Pump:
         self.out = _NOWHERE
 
     # ---- frames in
+
+    def _dispatch_some(self, frames: list[Frame]) -> None:
+        """Many frames at once: the others come first when these have had their share."""
+        share = FRAMES_AT_ONCE if self.connection.state is State.OPEN or not self.connection.accepting else NEWCOMER_FRAMES_AT_ONCE
+        self._dispatch(frames[:share])
+        rest = frames[share:]
+        if not rest:
+            return
+        if self._held is None:
+            self.suspend()
+            self.turn.reactor.callLater(0, self.resume)
+        if self._held is not None and self.connection.state not in (State.CLOSING, State.CLOSED):
+            self._held.extend(rest)
 
     def _dispatch(self, frames: Iterable[Frame]) -> None:
         """The loop of the hot path: one dictionary look-up and one call for each frame."""
@@ -316,7 +375,7 @@ class Pump:
         self.turn.book()
         held, self._held = self._held or [], None
         self.connection.waited(self.turn.now())
-        self._dispatch(held)
+        self._dispatch_some(held)
         if self._held is None and self.connection.state not in (State.CLOSING, State.CLOSED):
             if self.connection.fault is not None:
                 self.disconnect(self.connection.fault)
@@ -330,7 +389,7 @@ class Pump:
             error = failure.check(ImError)
             if error is not None:
                 self.refuse(frame, failure.value)  # type: ignore[arg-type]  # checked in the line above
-            else:
+            elif not (failure.check(CancelledError) and self.connection.state is State.CLOSED):
                 log.failure("command 0x{command:04x} failed", failure, command=frame[0] & 0xFFFF)
                 self.disconnect(ImError(Disconnect.INTERNAL))
 
@@ -373,16 +432,17 @@ class Pump:
         if connection.pushed != connection.acknowledged and not connection.unacknowledged_since:
             connection.unacknowledged_since = now
             self._book()
-        self.room = self._budget
         self.transport.write(data)
+        self.room = self._budget - (len(data) if self.clogged else 0)
 
     # ---- time
 
-    def _book(self) -> None:
+    def _book(self, not_before: float = 0.0) -> None:
         """Has the turn look at this connection at its deadline, unless it will do so before that anyway."""
-        when = self.connection.deadline()
-        if not self._looked_at or when < self._looked_at:
-            self._looked_at = when
+        farthest = self.turn.now() + (self._patience / 3 if self.clogged else FARTHEST)
+        when = min(max(self.connection.deadline(), not_before), farthest)
+        if not self.look_due or when < self.look_due:
+            self.look_due = when
             self.turn.look_at(self, when)
 
     def overdue(self) -> None:
@@ -390,18 +450,33 @@ class Pump:
         connection = self.connection
         if connection.state is State.CLOSED:
             return
-        self._looked_at = 0.0
+        self.look_due = 0.0
         now = self.turn.now()
-        due = None if self._waiting and connection.state is State.OPEN else connection.check(now)
-        if due is Due.ABORT:
-            self.abort()
+        due: Disconnect | Due | None
+        if connection.state is State.OPEN and (self._held is not None or self.clogged):
+            due = self._stalled(now)
+        else:
+            due = connection.check(now)
+        silent = due is Disconnect.HANDSHAKE_TIMEOUT and connection.heard == connection.born
+        if due is Due.ABORT or (silent and not isinstance(self.transport, DirectTransport)):
+            self.abort()  # under TLS a stranger who has sent nothing may not even have shaken hands: there is no way to say goodbye
             return
         if due is Due.PING:
             self.write(request(Command.PING, 1))
         elif isinstance(due, Disconnect):
             self.disconnect(ImError(due))
-        self._looked_at = max(connection.deadline(), now)
-        self.turn.look_at(self, self._looked_at)
+        self._book(not_before=now)
+
+    def _stalled(self, now: float) -> Due | None:
+        """While one side does not read, neither silence nor an unanswered ping says anything: only whether bytes still leave tells a slow
+        reader from a pulled cable."""
+        bottom = self.transport
+        while hasattr(bottom, "transport"):
+            bottom = bottom.transport
+        unsent = bottom.unsent() if self.clogged and isinstance(bottom, DirectTransport) else -1
+        if unsent == -1 or unsent != self._unsent:
+            self._unsent, self._unsent_since = unsent, now
+        return Due.ABORT if now - self._unsent_since >= self._patience else None
 
     # ---- the end
 
@@ -444,6 +519,7 @@ class Pump:
             if self._held is not None:
                 self.transport.resumeProducing()  # the other side's goodbye is read, also when nothing else was
             self._held = []
+            self.counters.frames_out += len(self.out)
             last, self.out = b"".join(self.out), _NOWHERE
             self._book()
             self.turn.reactor.callLater(0, self._close, last)  # not from within a call that the transport has made
@@ -457,7 +533,7 @@ class Pump:
 
     def answer_ping(self, frame: Frame) -> None:
         CODECS[Kind.REQUEST, Command.PING].read(frame[3])
-        self.write(response(Command.PING, frame[1], time=int(time.time() * 1000)))
+        self.write(response(Command.PING, frame[1], time=int(self.turn.wall() * 1000)))
 
     @property
     def peer(self) -> str:
@@ -531,7 +607,9 @@ class Readable:
         return "twisted_im"
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor is going down; every transport is told so by itself."""
+        """The reactor is going down, and knows of these transports only through this."""
+        for *_, direct in list(self._of.values()):
+            direct.reactor_stopped(reason)
 
     def doRead(self) -> None:
         of, size = self._of, self.SIZE
@@ -578,6 +656,10 @@ class DirectTransport:
     def _closed(data: bytes) -> int:
         return len(data)
 
+    @staticmethod
+    def _no_one(data: bytes) -> None:
+        """Nobody is above any more."""
+
     # ---- as the protocol of a TCP connection
 
     def makeConnection(self, transport: Any) -> None:
@@ -601,7 +683,12 @@ class DirectTransport:
         if self._readable is not None:
             self._readable.remove(self._fd)
             self._readable = None
-        self._above.connectionLost(reason)
+        above, self._above, self.dataReceived = self._above, None, self._no_one  # else they would hold each other for the collector
+        above.connectionLost(reason)
+
+    def reactor_stopped(self, reason: Failure) -> None:
+        """Nothing will be read any more."""
+        self._tcp.connectionLost(reason)
 
     def leave_reading(self) -> None:
         """The other side has ended its stream: Twisted meets that too, and does what is to be done."""
@@ -648,6 +735,10 @@ class DirectTransport:
 
     def unregisterProducer(self) -> None:
         self._producer = None
+
+    def unsent(self) -> int:
+        """Bytes that the kernel has and the other side has not acknowledged."""
+        return int.from_bytes(fcntl.ioctl(self._tcp.getHandle().fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
     def pauseProducing(self) -> None:
         if self._readable is not None:

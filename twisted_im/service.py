@@ -100,8 +100,12 @@ class ImServer(Service):
     def startService(self) -> None:
         super().startService()
         opening = self.node.start()
-        opening.addCallback(lambda _: self._ports.open())
-        opening.addCallbacks(lambda _: self.started.callback(None), self.started.errback)
+        opening.addCallback(lambda _: self._ports.open() if self.running else None)
+        opening.addCallbacks(lambda _: self.started.callback(None), self._not_started)
+
+    def _not_started(self, failure: Failure) -> None:
+        log.critical("not started: {why}", why=failure.getErrorMessage())
+        self.started.errback(failure)
 
     @inlineCallbacks
     def stopService(self) -> Any:

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -250,7 +251,6 @@ class ImService(MultiService):
         if isinstance(failure.value, OSError | OverflowError):  # a path that is not there, a port above all ports
             self._why += "; change --listen"
         if self._up:  # it failed later than in `startService`, where an exception would have done
-            log.critical("not started: {why}", why=self._why)
             _reactor().stop()
 
 
@@ -314,6 +314,8 @@ def _quiet_collector() -> None:
 
 def makeService(options: Options) -> ImService:
     """The service that these options describe."""
+    if not _reactor().getDelayedCalls():
+        _reactor().seconds = time.monotonic  # Twisted's timers follow the system's clock, and would stop while that is set back
     limits = Limits(heartbeat=options["heartbeat"], window=options["window"], max_body=options["max-body"])
     method, _, path = options["auth"].partition(":")
     if method == "file":

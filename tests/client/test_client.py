@@ -132,7 +132,7 @@ class TestDelivery(Party):
                 await alice.send(to, content).accepted
             self.assertEqual(error.exception.code, code)
         with self.assertRaises(LocalProtocolError) as local:
-            alice.send("bob", bytes(70_000))
+            alice.send("bob", bytes(16 * 2**20))
         self.assertEqual(local.exception.code, Status.TOO_LARGE)
         self.assertRaises(LocalProtocolError, alice.send, "", "x")
         self.assertRaises(LocalProtocolError, alice.send, "bob", "x", client_id=b"short")
@@ -148,6 +148,62 @@ class TestDelivery(Party):
             await large.accepted
         self.assertEqual(error.exception.code, Status.TOO_LARGE)
         self.assertIsInstance(await small.accepted, Accepted)
+
+    async def test_a_server_for_large_bodies(self) -> None:
+        """If this fails, an operator who allows larger messages locks every client out."""
+        await self.serve(limits=Limits(max_body=16 * 2**20))
+        alice, bob = await self.online("alice", "bob")
+        await alice.send("bob", "x" * 100_000).accepted
+        await self.until(lambda: self.shown[bob])
+        self.assertEqual(len(self.shown[bob][0].text), 100_000)
+
+    async def test_away_for_longer_than_ids_are_known(self) -> None:
+        """If this fails, a device that was away for long loses what was on its way, or sends twice what had arrived."""
+
+        class Cutting(MemoryStore):
+            cut = True
+
+            def append(store, messages: Any, cursors: Any) -> Any:  # the test is self
+                if not messages or not store.cut:
+                    return super().append(messages, cursors)
+                store.cut = False
+                alice.abort()
+                super().append(messages[:1], cursors)  # the first is stored, and its answer lost; the others are lost themselves
+                failed: Deferred[Any] = Deferred()
+                failed.errback(ImError(Status.BUSY))
+                return failed
+
+        store = Cutting(horizon=100_000)
+        await self.serve(store=store)
+        alice, bob = await self.online("alice", "bob")
+        outbox, now = alice._sender.outbox, alice.server_time()
+        make_id, outbox._make_id = outbox._make_id, iter([(now - 7_200_000 + i << 80).to_bytes(16, "big") for i in range(3)]).__next__
+        sendings = [alice.send("bob", text) for text in "abc"]
+        await self.until(lambda: not store.cut)
+        store.horizon, outbox._make_id = 3600, make_id
+        old = [sending.client_id for sending in sendings]
+        sendings.append(alice.send("bob", "d"))
+        self.assertEqual([(await sending.accepted).seq for sending in sendings], [1, 2, 3, 4])
+        await self.until(lambda: len(self.shown[bob]) == 4)
+        self.assertEqual(self.texts(bob), ["a", "b", "c", "d"])
+        self.assertEqual([sending.client_id == was for sending, was in zip(sendings, old, strict=False)], [True, False, False])
+
+    async def test_an_id_that_the_server_does_not_take(self) -> None:
+        """If this fails, a message is lost because a clock was set while it waited; or an id from an earlier run is quietly replaced."""
+        await self.serve()
+        alice, bob = await self.online("alice", "bob")
+        outbox, stale = alice._sender.outbox, (alice.server_time() + 7_200_000 << 80).to_bytes(16, "big")
+        make_id, outbox._make_id = outbox._make_id, lambda: stale
+        sending = alice.send("bob", "hello")
+        await self.until(lambda: sending.client_id == stale)
+        outbox._make_id = make_id
+        self.assertEqual((await sending.accepted).seq, 1)
+        self.assertNotEqual(sending.client_id, stale)
+        with self.assertRaises(ImError) as error:
+            await alice.send("bob", "from an earlier run", client_id=stale).accepted
+        self.assertEqual(error.exception.code, Status.STALE_ID)
+        await self.until(lambda: self.shown[bob])
+        self.assertEqual(self.texts(bob), ["hello"])
 
     async def test_what_is_not_sent_is_told_and_can_be_dropped(self) -> None:
         """If this fails, a person does not learn that a message has not left, or cannot take it back."""
@@ -246,6 +302,57 @@ class TestReading(Party):
         self.assertEqual(got, [f"{i}" for i in range(10)])
         await bob.stopService()
         self.assertEqual(await reading, "ended")
+
+    async def test_the_iterator_ends_though_its_loop_is_busy(self) -> None:
+        """If this fails, a program hangs at its end because it was busy with a message when the client stopped, or cannot clean up."""
+        await self.serve()
+        alice, bob = await self.online("alice", "bob", shows=False)
+        busy: list[Deferred[None]] = []
+
+        async def read() -> str:
+            try:
+                async for _ in bob.messages():
+                    busy.append(Deferred())
+                    await busy[-1]
+            finally:
+                await bob.stopService()
+            return "ended"
+
+        for restart in (False, True):
+            reading = ensureDeferred(read())
+            await alice.send("bob", "hello").accepted
+            await self.until(lambda: busy)
+            await bob.stopService()
+            busy.pop().callback(None)
+            self.assertEqual(await reading, "ended")
+            bob.startService()
+            await bob.when_online()
+            if restart:
+                waiting = ensureDeferred(read())
+                await self.turn()
+                first, second = bob.stopService(), bob.stopService()
+                self.assertEqual(await waiting, "ended")
+                await first
+                await second
+
+    async def test_the_iterator_tells_a_busy_loop_why_it_ends(self) -> None:
+        """If this fails, a program whose account is used elsewhere waits for ever, or loses what had come before."""
+        await self.serve()
+        alice, bob = await self.online("alice", "bob", shows=False)
+        for text in "ab":
+            await alice.send("bob", text).accepted
+        messages = bob.messages()
+        self.assertEqual((await anext(messages)).text, "a")
+        await self.until(lambda: bob._reader._queue)
+        (session,) = [s for s in self.server.node.sessions if s.uid == b"bob"]
+        session.pump.disconnect(ImError(Disconnect.KICKED))
+        await self.until(lambda: bob.standing.life is Life.ENDED)
+        await self.turn()
+        self.assertEqual((await anext(messages)).text, "b")
+        for _ in range(2):
+            with self.assertRaises(ImError) as error:
+                await anext(messages)
+            self.assertEqual(error.exception.code, Disconnect.KICKED)
 
     async def test_the_iterator_tells_why_it_ends(self) -> None:
         """If this fails, a program whose account is used elsewhere stops reading without a reason."""
@@ -448,6 +555,19 @@ class TestState(Party):
         await self.until(lambda: len(self.shown[bob]) == 2)
         self.assertEqual(self.texts(bob), ["one", "two"])
         self.assertEqual(self.told[alice]["reset"], [])
+
+    async def test_a_restored_backup_is_seen_by_its_position(self) -> None:
+        """If this fails, a device that has shown nothing of the lost part waits for changes after a position that comes much later."""
+        await self.serve()
+        (alice,) = await self.online("alice")
+        await self.online("bob")
+        await alice.send("bob", "one").accepted
+        state = MemoryState()
+        state.save(Kept(b"t" * 16, "/bob", self.server.node.store.epoch, position=1 << 40, cursors={}))
+        (tablet,) = await self.online("bob", state=state)
+        await self.until(lambda: self.shown[tablet])
+        self.assertEqual(self.told[tablet]["reset"], ["the server's store was restored to an earlier time"])
+        self.assertEqual(self.texts(tablet), ["one"])
 
     async def test_one_file_for_one_user(self) -> None:
         """If this fails, two users that share a file by mistake hide each other's messages."""

@@ -103,7 +103,7 @@ class TestTerminal(Party):
             ("/to carol", "You are talking to carol.\n"),
             ("/history", "You and carol have not talked yet.\n"),
             ("hi", "! Not sent to carol: no such user"),
-            ("x" * 70_000, "! Not sent: a content of 70000 bytes"),
+            ("x" * 70_000, "! Not sent to carol: the content is larger than the server takes"),
         ):
             bob.type(line)
             await self.until(lambda said=said: bob.sees(said))

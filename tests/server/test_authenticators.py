@@ -101,6 +101,17 @@ class TestPasswordFile(TestCase):
         with self.assertRaisesRegex(ValueError, "line 4 is not user:hash"):
             read_passwords(self.path)
 
+    @inlineCallbacks
+    def test_names_that_look_like_others(self) -> Any:
+        """A user of one tenant gets in as a user of another, or cannot log in for the sake of a sign in the name."""
+        for uid in ("acme/bob", "#1", "line\u2028break"):
+            write_password(self.path, "", uid, "mine")
+            self.assertTrue((yield self.authenticator.authenticate(who(uid, b"mine"))), uid)
+        self.assertFalse((yield self.authenticator.authenticate(who("bob", b"mine", tenant="acme"))))
+        self.assertFalse((yield self.authenticator.authenticate(who("alice", b"battery staple", tenant="acme/"))))
+        with self.assertRaisesRegex(ValueError, "no slash"):
+            write_password(self.path, "a/b", "c", "x")
+
 
 class TestAnybody(TestCase):
     def test_anybody(self) -> None:

@@ -55,7 +55,8 @@ class TestLedger(TestCase):
     def setUp(self) -> None:
         self.store = Paper()
         self.broken: list[Any] = []
-        self.ledger = Ledger(self.store, Counters(), broken=self.broken.append, bound=5)
+        self.unsure: list[Any] = []
+        self.ledger = Ledger(self.store, Counters(), broken=self.broken.append, unsure=self.unsure.append, bound=5)
         self.answers: list[tuple[Any, Any]] = []
         self.ledger.on_messages = self.answered
         self.ledger.on_cursors = self.answered
@@ -130,15 +131,33 @@ class TestLedger(TestCase):
         self.assertFalse(self.answers)
 
     def test_a_fault_in_answering(self) -> None:
-        """One fault in a feature stops all commits for ever."""
+        """One fault in a feature stops all commits for ever, or leaves senders without an answer that comes no more."""
         self.ledger.on_messages = lambda *_: 1 // 0  # type: ignore[assignment, return-value]
         self.write("a")
         self.ledger.commit()
         self.store.end()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.unsure, [{self.writer}])
         self.write("b")
         self.ledger.commit()
         self.assertEqual(self.store.calls[0][0], ["b"])
+
+    def test_a_store_that_raises(self) -> None:
+        """One exception where a failed Deferred was due freezes the server in silence."""
+        self.store.append = lambda *_: 1 // 0  # type: ignore[assignment, method-assign]
+        self.write("a")
+        self.ledger.commit()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(len(self.broken), 1)
+
+    def test_answered_although_taken_back(self) -> None:
+        """A server cannot be stopped while its store is out of reach."""
+        self.write("a")
+        self.ledger.commit()
+        self.write("b")
+        done = self.ledger.answered()
+        self.store.calls.pop(0)[2].errback(ImError(Status.UNAVAILABLE))
+        self.successResultOf(done)
 
     def test_answered(self) -> None:
         """A server that stops closes its store under a transaction, or a logout overtakes the messages before it."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import TestCase
 
 from tests.storage.contract import ALICE, BOB, PHONE, READ, Clock, StoreCase, StoreContract, message
+from twisted_im.server.interfaces import AHEAD
 from twisted_im.storage.memory import MemoryStore
 from twisted_im.wire.schema import MAX_U64
 
@@ -75,7 +76,7 @@ class TestForgetting(StoreCase, TestCase):
         entry = message(ALICE, BOB)
         first = (await self.append(entry))[0]
         for _ in range(3):
-            self.clock.now += 61
+            self.clock.now += 61 + AHEAD
             await self.append(message(ALICE, BOB))
         again = (await self.append(entry))[0]
         assert (first[1], again[1], again[5]) == (1, 5, False)
@@ -83,7 +84,8 @@ class TestForgetting(StoreCase, TestCase):
 
     async def test_a_repeat_is_known_for_the_horizon_wherever_it_falls(self) -> None:
         """If this fails, a message sent again in time is stored twice, if it came just before the store forgot older ones."""
-        for age in (0, 1, 59, 60):
+        life = 60 + AHEAD
+        for age in (0, 1, life - 1, life):
             store = MemoryStore(horizon=60, clock=(clock := Clock()))
             await store.accounts([ALICE, BOB], True)
             await store.append([message(ALICE, BOB)], ())
@@ -91,7 +93,7 @@ class TestForgetting(StoreCase, TestCase):
             entry = message(ALICE, BOB)
             await store.append([entry], ())
             for _ in range(6):
-                clock.now += 10
+                clock.now += life / 6
                 stored, _ = await store.append([message(BOB, ALICE), entry], ())
                 assert stored[1][5], f"made {age} s after the store, known for less than its horizon"
 

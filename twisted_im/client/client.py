@@ -70,8 +70,13 @@ from twisted_im.wire.schema import (
 log = Logger()
 T = TypeVar("T")
 
-#: A phone's network may take its time; the server has the stricter limits.
-LIMITS = Limits(handshake=15.0, login=30.0)
+#: A phone's network may take its time; the server has the stricter limits. It is also the server that says how large a body may be: the
+#: bound here is the largest that any server can be given, so that none locks this client out.
+LIMITS = Limits(handshake=15.0, login=30.0, max_body=16 * 2**20)
+
+
+#: Seconds before the server forgets a client id from when on the id is not sent again: what waits in the queue must not meet that moment.
+STALE_SOON = 60.0
 
 
 class Client(Service):
@@ -164,6 +169,7 @@ class Client(Service):
         self._telling: Any = None
         self._wall_ahead = time.time() - clock()  # until a server says better
         self._waiting: list[Deferred[None]] = []
+        self._stopping: list[Deferred[None]] | None = None  # while a stop is under way: those who wait for its end
         self._session: Session | None = None
         self._failures = 0
         self._jitter = full_jitter(random.random)
@@ -190,6 +196,7 @@ class Client(Service):
         listener.left_out = lambda left_out: self._tell(on_left_out, left_out)
         listener.reset = self._reset
         listener.mine = self._sender.met
+        listener.caught_up = self._caught_up
         self._reader = Reader(
             kept, memory, listener, book=self._turn.book, clock=clock, uid=self.uid, catch_up=catch_up, bound=queue
         )
@@ -200,29 +207,47 @@ class Client(Service):
     def startService(self) -> None:
         """Connects, and stays connected until it is stopped or told not to come back."""
         super().startService()
+        if self._stopping is None:  # otherwise the end of the stop sees to it
+            self._start()
+
+    def _start(self) -> None:
+        self._reader.open()
         self._become(Standing(Life.CONNECTING))
         self._connector.startService()
 
     def stopService(self) -> Deferred[None]:
-        """Saves, says goodbye, and closes; messages that were not accepted stay queued in this object."""
+        """Saves, says goodbye, and closes; messages that were not accepted stay queued in this object. It may be called again before it
+        has ended: all callers wait for the same end."""
         super().stopService()
+        wanted: Deferred[None] = Deferred(lambda _: None)
+        if self._stopping is not None:
+            self._stopping.append(wanted)
+            return wanted
+        self._stopping = [wanted]
         self._turn.end()
         self._reader.finish()
         self._turn.end()
         if self._session is not None:
             self._session.leave()
         self._become(Standing(Life.STOPPED))
-        stopped: Deferred[None] = self._connector.stopService()
-        return stopped.addCallback(self._stopped)
+        # Not within `ClientService`'s own step: whoever is told of the end may call this client again.
+        self._connector.stopService().addCallback(lambda _: self._reactor.callLater(0, self._stopped))
+        return wanted
 
-    def _stopped(self, _: object) -> None:
+    def _stopped(self) -> None:
         self._turn.stop()
         self._arm(None)
         if self._telling is not None:
             self._telling.cancel()
         self._tell_news()
-        self._release(Failure(CancelledError("the client was stopped")))
         self._connector = self._make_connector()
+        self._release(Failure(CancelledError("the client was stopped")))
+        stopping, self._stopping = self._stopping or [], None
+        if self.running:  # started again meanwhile
+            self._start()
+        for each in stopping:
+            if not each.called:
+                each.callback(None)
 
     def _make_connector(self) -> ClientService:
         return ClientService(self._destination, _Factory(self), retryPolicy=self._wait, clock=self._reactor)
@@ -281,7 +306,8 @@ class Client(Service):
         """The login was granted."""
         self._failures = 0
         self._wall_ahead = session.server_ahead
-        self._sender.connected(session)
+        lifetime = login.horizon - min(STALE_SOON, login.horizon / 10)
+        self._sender.connected(session, self.server_time() - int(lifetime * 1000))
         self._reader.connected(session, login.epoch)
         self._become(Standing(Life.ONLINE))
         self._release(None)
@@ -313,8 +339,13 @@ class Client(Service):
             self._destination.go_home()
         if session.end is not None and not session.come_back:
             self._become(Standing(Life.ENDED, *self._why))
-            self._release(Failure(session.end))
             self._connector.stopService()
+            self._reactor.callLater(0, self._ended)
+
+    def _ended(self) -> None:
+        """Tells those who wait, once `ClientService` has ended its step; a stop that came first has told them already, or will."""
+        if self.standing.life is Life.ENDED:
+            self._release(Failure(self.standing.error or ImError(Disconnect.NORMAL)))
 
     @staticmethod
     def _lost_words(session: Session, reason: Failure) -> str:
@@ -554,6 +585,10 @@ class Client(Service):
         if values.expires > self.server_time() and self._reader.inbox.head(values.conversation) <= values.head:
             sender = values.sender.decode("utf-8", "replace")
             self._tell(self._on_signal, Signal(values.conversation, kind, sender, values.device, values.content, values.expires))
+
+    def _caught_up(self, skipped: set[int]) -> None:
+        self._sender.looked_up(skipped)
+        self._turn.book()  # messages may have waited for this
 
     def _reset(self, why: str) -> None:
         log.warn("{user}: {why}; cursors and conversation ids from before mean nothing", user=self.uid, why=why)

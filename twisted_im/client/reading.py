@@ -23,7 +23,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -44,13 +44,15 @@ SAVE_AGAIN = 1.0
 
 
 class Listener:
-    """What the reader tells; the client fills it in. `show` may give a Deferred: the message counts as shown when it fires."""
+    """What the reader tells; the client fills it in. `show` may give a Deferred: the message counts as shown when it fires. `caught_up` is
+    told once in each login, when everything from before it has been met, and gets the conversations of which that is not certain."""
 
     show: Callable[[Message], Deferred[Any] | None] | None = None
     receipt: Callable[[Receipt], object]
     reset: Callable[[str], object]
     left_out: Callable[[LeftOut], object]
     mine: Callable[[Any], object]
+    caught_up: Callable[[set[int]], object]
 
 
 class Reader:
@@ -89,6 +91,9 @@ class Reader:
         self._session: Session | None = None
         self._queue: deque[tuple[int, Step]] = deque()  # with the era in which it came
         self._takers: deque[Deferred[Message]] = deque()
+        self._closed: Failure | None = None
+        self._skipped: set[int] = set()  # conversations of which some rows were not seen in this login
+        self._caught_up = False
         self._showing = False
         self._syncing = False
         self._sync_wanted = False
@@ -114,6 +119,8 @@ class Reader:
     def connected(self, session: Session, epoch: bytes) -> None:
         """A login was granted: read after the cursors."""
         self._session = session
+        self._closed = None
+        self._skipped, self._caught_up = set(), False
         if self._kept.epoch and self._kept.epoch != epoch:
             self._start_afresh("the server's store is another one now")
         if self._kept.epoch != epoch:
@@ -171,6 +178,7 @@ class Reader:
             self._tell.receipt(Receipt(conversation, seq, kind, user))
 
     def _queued(self, steps: list[Step]) -> None:
+        self._skipped.update(step.conversation for step in steps if step.left_out)
         self._queue.extend((self._era, step) for step in steps)
 
     # ---- sync
@@ -191,16 +199,15 @@ class Reader:
         try:
             for row in page.conversations:
                 heads[row.conversation] = row.head
-                self._kept.cursors.setdefault(row.conversation, min(row.cursor, row.head))
+                cursor = self._kept.cursors.setdefault(row.conversation, min(row.cursor, row.head))
+                if row.floor > max(cursor, self.inbox.shown(row.conversation)):
+                    self._skipped.add(row.conversation)
                 self._queued(self.inbox.listed(row.conversation, head=row.head, floor=row.floor, cursor=row.cursor))
                 self._marks_of(row)
+            if page.position < self._position:
+                raise LogWentBack(f"its position is {page.position}, and was {self._position}")
         except LogWentBack as error:
             log.warn("the server's log went back: {error}", error=str(error))
-            self._start_afresh("the server's store was restored to an earlier time")
-            self.inbox.connected()
-            self._sync()
-            return
-        if page.position < self._position:
             self._start_afresh("the server's store was restored to an earlier time")
             self.inbox.connected()
             self._sync()
@@ -236,6 +243,9 @@ class Reader:
                 "conversation": pull.conversation, "first": pull.first, "last": pull.last, "limit": 0, "direction": Direction.FORWARD,
             }  # fmt: skip
             return Command.HISTORY, values, partial(self._pulled, self._session, self._era, pull)
+        if self.inbox.synced and not self.inbox.pulling and not self._syncing and not self._caught_up:
+            self._caught_up = True
+            self._tell.caught_up(self._skipped)
         return None
 
     def _pulled(self, session: Session, era: int, pull: Pull, values: Any) -> None:
@@ -246,6 +256,7 @@ class Reader:
                 session.give_up(values)
             else:
                 log.warn("conversation {conversation} cannot be read: {reason}", conversation=pull.conversation, reason=str(values))
+                self._skipped.add(pull.conversation)
                 self.inbox.unanswered(pull.conversation, gone=values.code is Status.NO_SUCH)
             return
         for row in values.messages:
@@ -258,6 +269,8 @@ class Reader:
                 pull.conversation, first=values.first, last=values.last, head=values.head, floor=values.floor, rows=values.messages
             )
         )
+        if values.floor >= pull.first or self.inbox.shown(pull.conversation) < pull.first:
+            self._skipped.add(pull.conversation)
 
     # ---- to the application
 
@@ -272,17 +285,37 @@ class Reader:
         return self._tell.show is not None
 
     def take(self) -> Deferred[Message]:
-        """The next message, which counts as shown with this."""
+        """The next message, which counts as shown with this; a failure if none can come."""
+        if self._closed is not None and self._over:
+            return fail(self._closed)
         taker: Deferred[Message] = Deferred(self._takers.remove)
         self._takers.append(taker)
         self._book()
         return taker
 
+    def open(self) -> None:
+        """Messages can be waited for, again."""
+        self._closed = None
+
     def close(self, error: Failure) -> None:
-        """Nothing more will come to those who wait for a message."""
-        takers, self._takers = self._takers, deque()
-        for taker in takers:
-            taker.errback(error)
+        """Nothing more will come, to those who wait for a message now and to those who ask later. What has come already can still be taken,
+        but not after a stop (`CancelledError`): the cursors have been saved and nothing is confirmed any more, so it comes again."""
+        self._closed = error
+        if self._over:
+            self._end_takers()
+        else:
+            self._book()
+
+    @property
+    def _over(self) -> bool:
+        """There is nothing left to be taken."""
+        return self._closed is not None and (not self._queue or self._closed.check(CancelledError) is not None)
+
+    def _end_takers(self) -> None:
+        if self._closed is not None and self._over:
+            error, takers, self._takers = self._closed, self._takers, deque()
+            for taker in takers:
+                taker.errback(error)
 
     def _show(self) -> None:
         """Gives the application what it takes."""
@@ -399,6 +432,7 @@ class Reader:
     def step(self) -> None:
         """Shows, saves, and asks for what is missing."""
         self._show()
+        self._end_takers()
         self._save()
         if self._session is not None and self._session.open and self._sync_wanted and not self._syncing and not self.full:
             self._session.acknowledge_all()

@@ -3,6 +3,9 @@
 Strategy: the rules are the `Outbox`'s (`twisted_im.core.delivery`); this file gives them frames and tells the application. A message that
 the server has not accepted stays here through any number of connections. There are two ways to learn that it was accepted: the response,
 or meeting it in the log when the response was lost.
+
+The server knows an id again only for so long (the horizon). When a login finds messages that left before that, they can only be met in the
+log: nothing is sent until the reader has caught up; what has not been met then was never stored, and leaves under a new id, in its place.
 """
 
 from __future__ import annotations
@@ -42,12 +45,18 @@ class Sending:
 
     Attributes:
         values: what packet 1 says, apart from the client id.
+        given: the application has brought the client id along.
+        stale: the server does not know the client id again.
+        told: the application knows that this waits for long.
     """
 
-    __slots__ = ("_drop", "_entry", "_outcome", "_waiting", "values")
+    __slots__ = ("_drop", "_entry", "_outcome", "_waiting", "given", "stale", "told", "values")
 
-    def __init__(self, values: dict[str, Any], drop: Callable[[Sending], bool]) -> None:
+    def __init__(self, values: dict[str, Any], drop: Callable[[Sending], bool], *, given: bool) -> None:
         self.values = values
+        self.given = given
+        self.stale = False
+        self.told = False
         self._drop = drop
         self._entry: Entry[Sending] | None = None
         self._outcome: Accepted | ImError | None = None
@@ -123,6 +132,7 @@ class Sender:
         self._unsent = unsent
         self._clock = clock
         self._session: Session | None = None
+        self._looking = False
 
     def send(self, to: str | int, content_type: int, content: bytes, *, client_id: bytes, most: int) -> Sending:
         """Queues one message.
@@ -137,23 +147,53 @@ class Sender:
         if isinstance(to, int) and not 0 < to < 1 << 64:
             raise LocalProtocolError(Status.BAD_VALUE, f"{to} is no conversation's id")
         where = {"conversation": to, "target": b""} if isinstance(to, int) else {"conversation": 0, "target": uid_bytes(to)}
-        sending = Sending({**where, "content_type": content_type, "content": content}, self._drop)
+        sending = Sending({**where, "content_type": content_type, "content": content}, self._drop, given=bool(client_id))
         sending.entered(self.outbox.add(sending, self._clock(), client_id=client_id))
         return sending
 
-    def connected(self, session: Session) -> None:
-        """A session is live."""
+    def connected(self, session: Session, oldest: int) -> None:
+        """A session is live.
+
+        Args:
+            oldest: milliseconds since 1970; client ids from before are not to be sent again.
+        """
         self._session = session
         self.outbox.connected(session.requests)
+        for entry in self.outbox:
+            if entry.client_id and not entry.item.given and int.from_bytes(entry.client_id[:6], "big") < oldest:
+                entry.item.stale = True
+        self._looking = any(entry.item.stale for entry in self.outbox)
+
+    def looked_up(self, skipped: set[int]) -> None:
+        """The log has been read to its end, and what was met there is over: what is stale still was never stored, and gets a new id.
+
+        Args:
+            skipped: conversations of which not everything was read. What may be there fails: only the application can look.
+        """
+        if not self._looking:
+            return
+        self._looking = False
+        for entry in self.outbox:
+            item = entry.item
+            if item.stale and (item.values["conversation"] in skipped or (skipped and not item.values["conversation"])):
+                self._refused(entry.client_id, LocalProtocolError(Status.STALE_ID))
+        entries = list(self.outbox)
+        for entry in entries:
+            self.outbox.drop(entry)
+        for entry in entries:
+            item = entry.item
+            item.entered(self.outbox.add(item, entry.queued, client_id=b"" if item.stale else entry.client_id))
+            item.stale = False
 
     def disconnected(self) -> None:
         """It is gone."""
         self._session = None
+        self._looking = False
         self.outbox.disconnected()
 
     def next(self) -> Ask | None:
         """Packet 1 of the next message."""
-        while self._session is not None and (entry := self.outbox.take()) is not None:
+        while self._session is not None and not self._looking and (entry := self.outbox.take()) is not None:
             values = entry.item.values
             if len(values["content"]) <= self._session.max_body - CONTENT_ROOM:
                 return Command.MESSAGE, {**values, "client_id": entry.client_id}, partial(self._answered, self._session, entry.client_id)
@@ -166,11 +206,26 @@ class Sender:
             return  # its connection is gone, and the message will be sent again
         if not isinstance(values, ImError):
             self._end(client_id, Accepted(values.conversation, values.seq, values.time))
+        elif values.code is Status.STALE_ID and self._found_stale(client_id):
+            self.outbox.refused(client_id, temporary=True)
+            session.give_up(values)  # the next login reads the log before it sends
         elif values.temporary:
             self.outbox.refused(client_id, temporary=True)
             session.give_up(values)
         else:
             self._refused(client_id, values)
+
+    def _found_stale(self, client_id: bytes) -> bool:
+        """The server does not know an id that was thought to be young enough.
+
+        Returns:
+            whether the log can say what became of it; that of an earlier run may have been passed long ago.
+        """
+        for entry in self.outbox:
+            if entry.client_id == client_id and not entry.item.given:
+                entry.item.stale = True
+                return True
+        return False
 
     def met(self, row: Any) -> None:
         """A message of this device was met in the log."""
@@ -207,7 +262,9 @@ class Sender:
     def look(self) -> None:
         """Tells of messages that have waited for long. A connection that does not answer is the session's to see."""
         for entry in self.outbox.unsent(self._clock()):
-            self._unsent(entry.item)
+            if not entry.item.told:
+                entry.item.told = True
+                self._unsent(entry.item)
 
     def deadline(self) -> float | None:
         """When `look` next has something to do."""

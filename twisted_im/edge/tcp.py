@@ -22,6 +22,10 @@ log = Logger()
 BACKLOG = 1024
 
 
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class _PumpFactory:
     """Makes a pump for each connection that comes in."""
 
@@ -67,7 +71,7 @@ class Ports:
                 port = yield serverFromString(reactor, _with_room(description)).listen(_PumpFactory(self._node))
                 self._ports.append(port)
                 host = port.getHost()
-                name = host.name.decode() if hasattr(host, "name") else f"{host.host}:{host.port}"
+                name = host.name.decode() if hasattr(host, "name") else _address(host.host, host.port)
                 self.addresses.append(name)
                 strategy = self._node.router.strategy
                 log.info("listening on {address}", event="listening", address=name, node=self._node.name, strategy=strategy)

@@ -9,7 +9,6 @@ A device that logs in again takes its earlier session over: the store's higher n
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -45,6 +44,7 @@ class Access:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._refusals: dict[Pump, int] = {}
+        self._under_way: dict[Pump, Deferred[None]] = {}
         hello, login, ping = (tag(Kind.REQUEST, c) for c in (Command.HELLO, Command.LOGIN, Command.PING))
         end = tag(Kind.NOTIFY, Command.DISCONNECT)
         node.strangers[State.START] = {hello: self.hello, end: self.farewell}
@@ -66,7 +66,7 @@ class Access:
             raise RemoteProtocolError(Disconnect.MALFORMED, f"an agent of {len(hello.agent)} bytes, where {MAX_AGENT} are the most")
         agreed = pump.connection.greet(hello, pump.turn.now())
         pump.commands = self._node.strangers[State.GREETED]
-        now = int(time.time() * 1000)
+        now = int(pump.turn.wall() * 1000)
         pump.write(response(Command.HELLO, frame[1], **agreed, time=now, node=self._node.name.encode()))
 
     def login(self, pump: Pump, frame: Frame) -> Deferred[None]:
@@ -80,8 +80,14 @@ class Access:
         pump.connection.advance(Event.LOGIN, pump.turn.now())
         credentials = Credentials(wanted.method, tenant, uid, wanted.secret, wanted.device, pump.peer)
         done: Deferred[None] = self._login(pump, frame[1], credentials, wanted)
+        self._under_way[pump] = done
         done.addErrback(self._refused, pump)
+        done.addBoth(self._over, pump)
         return done
+
+    def _over(self, result: Any, pump: Pump) -> Any:
+        self._under_way.pop(pump, None)
+        return result
 
     @inlineCallbacks
     def _login(self, pump: Pump, request_id: int, credentials: Credentials, wanted: Any) -> Any:
@@ -107,15 +113,20 @@ class Access:
         if older is not None:
             node.router.detach(older)
             self.end(older, ImError(Disconnect.TAKEN_OVER))
+        session.behind = True  # nothing overtakes the login's answer; the client's sync finds what was left out
+        try:
+            attached = node.router.attach(session)
+            if attached is not None:
+                yield attached
+        except Exception:
+            self._leave(session)
+            raise
+        session.behind = False
         pump.context = session
         pump.commands = node.commands
+        node.newcomers.pop(pump, None)
         self._refusals.pop(pump, None)
         pump.connection.advance(Event.WELCOME, pump.turn.now())
-        attached = node.router.attach(session)
-        if attached is not None:
-            session.behind = True  # nothing overtakes the login's answer; the client's sync finds what was left out
-            yield attached
-            session.behind = False
         node.counters.logins += 1
         node.counters.sessions = len(node.sessions)
         pump.write(
@@ -135,6 +146,9 @@ class Access:
     def lost(self, pump: Pump) -> None:
         """A connection is gone."""
         self._refusals.pop(pump, None)
+        under_way = self._under_way.pop(pump, None)
+        if under_way is not None:
+            under_way.cancel()  # nobody waits for that answer: a crowd that has gone must not keep the next one waiting
         session = pump.context
         if isinstance(session, Session) and self._node.sessions.remove(session):
             self._node.router.detach(session)
@@ -144,11 +158,14 @@ class Access:
 
     def end(self, session: Session, error: ImError, *, last: bytes | None = None) -> None:
         """Ends a session and its connection; nothing more is pushed to it."""
+        self._leave(session)
+        session.pump.disconnect(error, last=last)
+
+    def _leave(self, session: Session) -> None:
         session.behind = True
         if self._node.sessions.remove(session):
             self._node.router.detach(session)
             self._node.counters.sessions = len(self._node.sessions)
-        session.pump.disconnect(error, last=last)
 
     def logout(self, session: Session, frame: Frame) -> Deferred[None]:
         _LOGOUT.read(frame[3])
@@ -208,6 +225,7 @@ class Access:
 
     def _session_farewell(self, session: Session, frame: Frame) -> None:
         self.farewell(session.pump, frame)
+        self._leave(session)
 
     def farewell(self, pump: Pump, frame: Frame) -> None:
         """The client says why it goes."""

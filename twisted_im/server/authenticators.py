@@ -3,8 +3,8 @@
 Strategy: passwords are argon2id (RFC 9106), checked off the reactor's thread, a bounded number at a time; an unknown user costs the same
 as a wrong password, and gets the same answer. A team's own check is a plain callable and needs nothing from here.
 
-The file has one user a line, `uid:hash`, or `tenant/uid:hash`. It is read again when it has changed, and is written by
-`python -m twisted_im password`.
+The file has one user a line, `uid:hash`, or `tenant/uid:hash`, split at the first slash. It is read again when it has changed, and is
+written by `python -m twisted_im password`.
 """
 
 from __future__ import annotations
@@ -69,19 +69,20 @@ class PasswordFile:
         if len(self._slots.waiting) >= self._waiting:
             raise ImError(Status.BUSY, "too many logins at once", retry_after=1000)
         self._refresh()
-        known = self._hashes.get(_name(credentials.tenant, credentials.uid))
+        name = _name(credentials.tenant, credentials.uid)
+        known = self._hashes.get(name) if "/" not in credentials.tenant else None
         return self._slots.run(self._in_thread, _verify, known or self._stranger, credentials.secret, known is not None)
 
     def knows(self, tenant: str, uid: str) -> bool:
         self._refresh()
-        return _name(tenant, uid) in self._hashes
+        return "/" not in tenant and _name(tenant, uid) in self._hashes
 
     def _refresh(self) -> None:
         try:
             stat = self._path.stat()
             if self._stamp != (stat.st_mtime_ns, stat.st_size):
+                self._stamp = stat.st_mtime_ns, stat.st_size  # first, so that a bad file is told once
                 self._hashes = read_passwords(self._path)
-                self._stamp = stat.st_mtime_ns, stat.st_size
         except FileNotFoundError:
             self._stamp, self._hashes = None, {}
         except (OSError, ValueError) as error:
@@ -90,7 +91,8 @@ class PasswordFile:
 
 
 def _name(tenant: str, uid: str) -> str:
-    return f"{tenant}/{uid}" if tenant else uid
+    """The user in a line of the file: `uid`, or `tenant/uid`, with an empty tenant where the uid alone could be misread."""
+    return f"{tenant}/{uid}" if tenant or "/" in uid or uid.startswith("#") else uid
 
 
 def _verify(hashed: str, secret: bytes, known: bool) -> bool:
@@ -108,7 +110,7 @@ def read_passwords(path: Path) -> dict[str, str]:
         OSError: the file cannot be read.
     """
     found = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if line.strip() and not line.startswith("#"):
             name, colon, hashed = line.rpartition(":")
             if not colon or not name or not hashed.startswith("$argon2"):
@@ -118,7 +120,14 @@ def read_passwords(path: Path) -> dict[str, str]:
 
 
 def write_password(path: Path, tenant: str, uid: str, password: str) -> bool:
-    """Sets one user's password; True if the user is new. The file is replaced whole, and only its owner may read it."""
+    """Sets one user's password; True if the user is new. The file is replaced whole, and only its owner may read it.
+
+    Raises:
+        ValueError: the file is no password file, or the tenant has a slash.
+        OSError: it cannot be read or written.
+    """
+    if "/" in tenant:
+        raise ValueError("a tenant in a password file has no slash")
     users = read_passwords(path) if path.exists() else {}
     name = _name(tenant, uid)
     new = name not in users

@@ -17,6 +17,9 @@ from zope.interface import Attribute, Interface
 
 from twisted_im.errors import ImError
 
+#: How far ahead of the server's clock a client id's time may be, in seconds; a store knows ids for its horizon and so much longer.
+AHEAD = 3600
+
 #: A message to be appended: (sender, device, client id, digest of the request's body, conversation or 0, peer or b"", content type,
 #: content). The peer is the user addressed; a direct conversation is found or made for it.
 Append = tuple[bytes, bytes, bytes, int, int, bytes, int, bytes]

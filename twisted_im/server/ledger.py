@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -48,6 +48,7 @@ class Ledger:
     Args:
         store: an `IStore`.
         broken: gets the failure of a store that can no longer be trusted.
+        unsure: gets the sessions whose entries are kept, but could not be answered, nor told to others.
         bound: messages that may wait for a store that is busy; above it the connections that bring more are not read until a commit
             has made room.
 
@@ -57,7 +58,15 @@ class Ledger:
         on_messages, on_cursors: get (origins, entries, results) of a commit, in this order; a Deferred from one holds the next commit back.
     """
 
-    def __init__(self, store: Any, counters: Counters, *, broken: Callable[[Failure], object], bound: int = 20_000) -> None:
+    def __init__(
+        self,
+        store: Any,
+        counters: Counters,
+        *,
+        broken: Callable[[Failure], object],
+        unsure: Callable[[set[Session]], object],
+        bound: int = 20_000,
+    ) -> None:
         self._store = store
         self._counters = counters
         self._bound = bound
@@ -74,6 +83,7 @@ class Ledger:
         self.on_messages: Answer[Append, Stored] = lambda *_: None
         self.on_cursors: Answer[Cursor, Moved] = lambda *_: None
         self._broken = broken
+        self._unsure = unsure
 
     def crowded(self, pump: Pump) -> None:
         """Called when `messages` has grown to `batch`: commits now if the store is free, and stops reading from this connection if
@@ -117,9 +127,13 @@ class Ledger:
             log.failure("the store is broken; nothing more is accepted", failure)
             self._broken(failure)
 
-        done: Deferred[Any] = self._store.append(messages, cursors)
+        def unsure(failure: Failure) -> None:
+            log.failure("a commit could not be answered", failure)
+            self._unsure({session for session, _ in (*message_origins, *cursor_origins)})
+
+        done: Deferred[Any] = maybeDeferred(self._store.append, messages, cursors)
         done.addCallbacks(committed, failed)
-        done.addErrback(lambda failure: log.failure("answering a commit failed", failure))
+        done.addErrback(unsure)
         done.addBoth(self._free)
 
     def _take_back(self, senders: set[Session], origins: list[Origin], entries: list[Append]) -> None:
@@ -132,10 +146,13 @@ class Ledger:
 
     def _free(self, _: object) -> None:
         self._busy = False
+        answered, self._waiting_now = self._waiting_now, []  # before anything can commit again
+        if not (self.messages or self.cursors):  # what the others waited for was taken back
+            answered += self._waiting_next
+            self._waiting_next = []
         paused, self._paused = self._paused, []
         for pump in paused:
             pump.resume()
-        answered, self._waiting_now = self._waiting_now, []
         for waiting in answered:
             waiting.callback(None)
         self.commit()

@@ -23,7 +23,7 @@ from twisted_im.pump import Handler, Pump, Turn
 from twisted_im.server.interfaces import Authenticate, Envelope, IAuthenticator, IRouterUp
 from twisted_im.server.ledger import Ledger
 from twisted_im.server.names import answer, uid_of
-from twisted_im.server.sessions import Sessions
+from twisted_im.server.sessions import Session, Sessions
 from twisted_im.wire.codec import notify, tag
 from twisted_im.wire.framing import Frame
 from twisted_im.wire.schema import Command, Kind
@@ -56,6 +56,7 @@ class Node:
         limits: deadlines, windows and sizes.
         most: connections taken at once; those beyond are told to come back later.
         clock: seconds, monotonic.
+        wall: seconds since 1970.
         broken: called with a failure, once, when the store can no longer be trusted.
 
     Attributes:
@@ -63,7 +64,7 @@ class Node:
         strangers: the same for connections that have not logged in, by state.
         on_lost: called with each pump that is gone.
         known: users known to exist: one that was found once is not looked up again.
-        pumps, sessions: who is here.
+        pumps, sessions: who is here; newcomers are the pumps that have not logged in, oldest first.
         counters: what it has done.
     """
 
@@ -79,6 +80,7 @@ class Node:
         limits: Limits | None = None,
         most: int = 1_000_000,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
         broken: Callable[[Failure], object] = lambda failure: None,
     ) -> None:
         self.name = name
@@ -88,12 +90,13 @@ class Node:
         self.limits = limits or Limits()
         self._most = most
         self.counters = Counters()
-        self.turn = Turn(reactor, clock=clock, counters=self.counters)
+        self.turn = Turn(reactor, clock=clock, wall=wall, counters=self.counters)
         self._broken = broken
-        self.ledger = Ledger(store, self.counters, broken=self._store_failed)
+        self.ledger = Ledger(store, self.counters, broken=self._store_failed, unsure=self._unsure)
         self.turn.steps.append(self.ledger.commit)
         self.sessions = Sessions()
         self.pumps: set[Pump] = set()
+        self.newcomers: dict[Pump, None] = {}
         self.commands: dict[int, Handler] = {}
         self.strangers: dict[State, dict[int, Handler]] = {}
         self.on_lost: list[Callable[[Pump], object]] = []
@@ -150,6 +153,14 @@ class Node:
             pump.disconnect(ImError(Disconnect.STORE_FAILED))
         self._broken(failure)
 
+    def _unsure(self, sessions: set[Session]) -> None:
+        """What these sessions have sent is kept, and nobody was told: they come back and ask again, and all others read the log."""
+        for session in self.sessions:
+            if session not in sessions:
+                session.fall_behind()
+        for session in sorted(sessions, key=lambda session: session.number):
+            session.pump.disconnect(ImError(Disconnect.INTERNAL))
+
     # ---- pumps
 
     def accept(self) -> Pump:
@@ -158,12 +169,22 @@ class Node:
 
     def pump_made(self, pump: Pump) -> None:
         self.pumps.add(pump)
+        self.newcomers[pump] = None
         pump.commands = self.strangers[State.START]
         if len(self.pumps) > self._most:
-            pump.disconnect(ImError(Disconnect.FULL, retry_after=5000))
+            self._turn_away(pump)
+        elif len(self.newcomers) > max(self._most // 10, 16):
+            oldest = next(iter(self.newcomers))
+            patient = self.turn.now() - oldest.connection.born < 1.0  # a crowd that logs in, and not one that sits on places
+            self._turn_away(pump if patient else oldest)
+
+    def _turn_away(self, pump: Pump) -> None:
+        self.newcomers.pop(pump, None)
+        pump.disconnect(ImError(Disconnect.FULL, retry_after=5000))
 
     def pump_lost(self, pump: Pump, reason: Failure) -> None:
         self.pumps.discard(pump)
+        self.newcomers.pop(pump, None)
         for lost in self.on_lost:
             lost(pump)
         if self._drained is not None and not self.pumps:
@@ -185,14 +206,14 @@ class Node:
 
     def deliver_local(self, envelopes: Sequence[Envelope]) -> int:
         """Pushes each frame to the sessions here of its audience, but for the one that it came from."""
-        self.turn.book()
+        if not self.turn.ending:
+            self.turn.book()
         return self.sessions.push(envelopes, self.turn.dirty)
 
     def doubt(self, peer: str, since: float) -> None:
         """Has every session here read again, since pushes from this peer may be lost."""
         for session in self.sessions:
-            if not session.behind:
-                session.fall_behind()
+            session.fall_behind()
 
     @inlineCallbacks
     def exists(self, user: bytes) -> Any:

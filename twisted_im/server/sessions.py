@@ -51,6 +51,8 @@ class Session:
 
     def fall_behind(self) -> None:
         """Tells the device to read the log; it counts as one notify, over the window if need be."""
+        if self.behind:
+            return
         self.behind = True
         self.connection.pushed += 1
         self.pump.counters.behind += 1

@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from twisted_im.errors import ImError, Status
 from twisted_im.server.interfaces import (
+    AHEAD,
     Append,
     Cursor,
     Device,
@@ -133,7 +134,7 @@ class MemoryStore:
 
     def _append_messages(self, messages: Sequence[Append]) -> list[Stored | ImError]:
         now = self._clock()
-        if now - self._ids_since > self.horizon:
+        if now - self._ids_since > self.horizon + AHEAD:
             self._older_ids, self._ids, self._ids_since = self._ids, {}, now
         moment = int(now * 1000)
         stamp = moment, self._position

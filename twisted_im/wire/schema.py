@@ -215,7 +215,7 @@ HelloRequest = body(
     "max_body" / Int32ub * "largest body that the client takes, in bytes; 0 for any. Below the server's the connection is refused",
     "heartbeat" / Int16ub * "seconds without a frame after which the client will ping; 0 leaves it to the server",
     "window" / Int16ub * "notifies that the client takes unacknowledged; 0 leaves it to the server",
-    "agent" / GreedyBytes * "UTF-8, not checked: the client's name and version, for logs",
+    "agent" / GreedyBytes * "UTF-8, not checked: the client's name and version, for people who look at the wire",
 )
 HelloResponse = body(
     "version" / Int8ub * "the version that both will speak",

@@ -7,18 +7,19 @@ whatever was committed before is in the answer.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import inlineCallbacks
 
 from twisted_im.errors import RemoteProtocolError, Status
-from twisted_im.server.interfaces import Range, Row, Summary
+from twisted_im.server.interfaces import Overview, Range, Row, Summary
 from twisted_im.server.names import uid_of
 from twisted_im.server.node import Node
 from twisted_im.server.sessions import Session
 from twisted_im.wire.codec import CODECS, response
 from twisted_im.wire.framing import Frame
-from twisted_im.wire.schema import MAX_ROWS, Command, Direction, Kind, SyncScope
+from twisted_im.wire.schema import MAX_ROWS, Command, ConversationKind, Direction, Kind, SyncScope
 
 _SYNC = CODECS[Kind.REQUEST, Command.SYNC]
 _SYNCED = CODECS[Kind.RESPONSE, Command.SYNC]
@@ -27,15 +28,16 @@ _READ = CODECS[Kind.RESPONSE, Command.HISTORY]
 _MESSAGE = CODECS[Kind.NOTIFY, Command.MESSAGE]
 
 
-def _fitting(rows: list[bytes], room: int, *, backward: bool = False) -> list[bytes]:
-    """As many rows as fit into a body, counted from the end that the answer is filled from."""
+def _fitting(rows: Iterable[Any], write: Callable[[Any], bytes], room: int) -> list[bytes]:
+    """As many of the rows, written, as fit into a body; the others are not even written."""
     kept = []
-    for row in reversed(rows) if backward else rows:
-        room -= len(row) + 4
+    for row in rows:
+        written = write(row)
+        room -= len(written) + 4
         if room < 0:
             break
-        kept.append(row)
-    return kept[::-1] if backward else kept
+        kept.append(written)
+    return kept
 
 
 class History:
@@ -56,13 +58,9 @@ class History:
         found: Summary = yield self._node.store.summary(
             session.user, session.device, wanted.since, wanted.after, limit, wanted.scope == SyncScope.BEHIND
         )
-        rows = [
-            _SYNCED.rows.write(**{**o._asdict(), "peer": uid_of(o.peer) if b"\0" in o.peer else o.peer})  # type: ignore[union-attr]  # it has rows
-            for o in found.conversations
-        ]
-        fitting = _fitting(rows, session.connection.max_body - _SYNCED.fixed.size)
-        more = found.more or len(fitting) < len(rows)
-        session.pump.write(response(Command.SYNC, frame[1], position=found.position, more=int(more), conversations=fitting))
+        rows = _fitting(found.conversations, _overview, session.connection.max_body - _SYNCED.fixed.size)
+        more = found.more or len(rows) < len(found.conversations)
+        session.pump.write(response(Command.SYNC, frame[1], position=found.position, more=int(more), conversations=rows))
 
     @inlineCallbacks
     def history(self, session: Session, frame: Frame) -> Any:
@@ -75,17 +73,33 @@ class History:
         found: Range = yield self._node.store.read(
             session.user, wanted.conversation, wanted.first, wanted.last, min(wanted.limit or MAX_ROWS, MAX_ROWS), backward
         )
-        rows = [_written(row) for row in found.rows]
-        fitting = _fitting(rows, session.connection.max_body - _READ.fixed.size, backward=backward)
+        room = session.connection.max_body - _READ.fixed.size
+        rows = _fitting(reversed(found.rows) if backward else found.rows, _written, room)
         first, last = found.first, found.last
-        if len(fitting) < len(rows):
-            if backward:
-                first = found.rows[len(rows) - len(fitting)].seq
-            else:
-                last = found.rows[len(fitting) - 1].seq
+        if len(rows) < len(found.rows) and backward:
+            first = found.rows[-len(rows)].seq
+        elif len(rows) < len(found.rows):
+            last = found.rows[len(rows) - 1].seq
         session.pump.write(
-            response(Command.HISTORY, frame[1], first=first, last=last, head=found.head, floor=found.floor, messages=fitting)
+            response(
+                Command.HISTORY,
+                frame[1],
+                first=first,
+                last=last,
+                head=found.head,
+                floor=found.floor,
+                messages=rows[::-1] if backward else rows,
+            )
         )
+
+
+def _overview(row: Overview) -> bytes:
+    """A row of a sync. The other member goes by uid; a group has a name."""
+    assert _SYNCED.rows is not None
+    values = row._asdict()
+    if row.kind == ConversationKind.DIRECT:
+        values["peer"] = uid_of(row.peer)
+    return _SYNCED.rows.write(**values)
 
 
 def _written(row: Row) -> bytes:

@@ -20,14 +20,14 @@ from the request and never decoded. What is rare — an unknown user, members th
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Sequence
 from zlib import crc32
 
 from twisted.internet.defer import Deferred
 
+from twisted_im.core.connection import State
 from twisted_im.errors import Disconnect, ImError, RemoteProtocolError, Status
-from twisted_im.server.interfaces import Append, Cursor, Envelope, Members, Moved, Stored
+from twisted_im.server.interfaces import AHEAD, Append, Cursor, Envelope, Members, Moved, Stored
 from twisted_im.server.ledger import Origin
 from twisted_im.server.names import checked_name
 from twisted_im.server.node import Node
@@ -49,9 +49,6 @@ _ACCEPTED = tag(Kind.RESPONSE, Command.MESSAGE)
 _NOTIFY = tag(Kind.NOTIFY, Command.MESSAGE)
 _RECEIVED = tag(Kind.RESPONSE, Command.RECEIPT)
 _RECEIPT_NOTIFY = tag(Kind.NOTIFY, Command.RECEIPT)
-
-#: How far ahead of the server's clock a client id's time may be, in seconds.
-AHEAD = 3600
 
 
 class Audience:
@@ -92,6 +89,7 @@ class Messages:
         self._max_content = node.limits.max_body - CONTENT_ROOM
         self._lowest_id = self._highest_id = b""
         self._ids_until = 0.0
+        node.turn.openings.append(self._renew_bounds)
         node.ledger.on_messages = self.committed
         node.ledger.on_cursors = self.cursors_committed
         node.register(Kind.REQUEST, Command.MESSAGE, self.message)
@@ -123,7 +121,7 @@ class Messages:
         if len(body) - start > self._max_content:
             raise RemoteProtocolError(Status.TOO_LARGE, f"a content of {len(body) - start} bytes, where {self._max_content} are the most")
         if not self._lowest_id < client_id < self._highest_id:
-            self._judge_id(client_id)
+            raise RemoteProtocolError(Status.STALE_ID)
         session.unanswered += 1
         ledger = self._ledger
         ledger.messages.append((session.user, session.device, client_id, crc32(body), conversation, peer, content_type, body[start:]))
@@ -140,22 +138,20 @@ class Messages:
         def found(exists: bool) -> Deferred[None] | None:
             if not exists:
                 raise ImError(Status.NO_SUCH, "no such user")
+            if session.connection.state is not State.OPEN:
+                return None  # what came before it may have been refused, and then this must not be kept either
             return self.message(session, frame)
 
         asked: Deferred[bool] = self._node.exists(peer)
         return asked.addCallback(found)
 
-    def _judge_id(self, client_id: bytes) -> None:
+    def _renew_bounds(self) -> None:
         """Client ids carry their time, and repeats are known only for so long. The bounds are made anew each second at most."""
-        now = time.time()
-        if now >= self._ids_until or now < self._ids_until - 2:
+        now = self._node.turn.wall()
+        if not self._ids_until - 2 < now < self._ids_until:
             self._ids_until = now + 1
-            horizon = self._node.store.horizon
-            self._lowest_id = max(int((now - horizon) * 1000), 0).to_bytes(6, "big") + bytes(10)
+            self._lowest_id = max(int((now - self._node.store.horizon) * 1000), 0).to_bytes(6, "big") + bytes(10)
             self._highest_id = int((now + AHEAD) * 1000).to_bytes(6, "big") + bytes(10)
-            if self._lowest_id < client_id < self._highest_id:
-                return
-        raise RemoteProtocolError(Status.STALE_ID)
 
     # ---- packets 2 and 3
 
@@ -199,7 +195,8 @@ class Messages:
         counters.accepted += len(envelopes) + len(late)
         counters.duplicates += duplicates
         counters.errors += refused
-        self._node.turn.book()
+        if not self._node.turn.ending:
+            self._node.turn.book()
         counters.delivered += self._node.router.route(envelopes)
         if not late:
             return None
@@ -273,7 +270,8 @@ class Messages:
         counters = self._counters
         counters.receipts += len(envelopes)
         counters.errors += refused
-        self._node.turn.book()
+        if not self._node.turn.ending:
+            self._node.turn.book()
         self._node.router.route(envelopes)
         if not late:
             return None

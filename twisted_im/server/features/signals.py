@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from twisted.internet.defer import inlineCallbacks
@@ -58,7 +57,7 @@ class Signals:
             Command.SIGNAL,
             conversation=wanted.conversation,
             head=head,
-            expires=int(time.time() * 1000) + min(wanted.lifetime, MAX_LIFETIME),
+            expires=int(self._node.turn.wall() * 1000) + min(wanted.lifetime, MAX_LIFETIME),
             type=wanted.type,
             device=session.device,
             sender=session.uid,
