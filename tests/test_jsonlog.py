@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.logger import Logger
 from twisted.trial.unittest import TestCase
 
@@ -34,3 +37,21 @@ class TestJsonLog(TestCase):
         event = json.loads(self.file.getvalue())
         self.assertEqual((event["level"], event["text"]), ("critical", "could not"))
         self.assertIn("ValueError: wrong", event["failure"])
+
+    @given(st.dictionaries(st.text(alphabet="abcdefgh", min_size=1), st.text() | st.integers() | st.booleans(), max_size=4), st.text())
+    def test_every_event_is_one_line(self, fields: dict[str, Any], text: str) -> None:
+        """What somebody writes into a name or a reason breaks the log for whoever reads it line by line."""
+        file = io.StringIO()
+        Logger("somewhere", observer=JsonLog(file)).info("{text_}", text_=text, **fields)
+        line = file.getvalue()
+        self.assertEqual((line.count("\n"), line[-1]), (1, "\n"))
+        event = json.loads(line)
+        self.assertEqual({name: event[name] for name in fields}, fields)
+        self.assertEqual(event["text"], text)
+
+    def test_what_cannot_be_formatted(self) -> None:
+        """A mistake in a log line hides the event that it was for."""
+        self.log.info("{missing} is gone", event="lost")
+        event = json.loads(self.file.getvalue())
+        self.assertEqual(event["event"], "lost")
+        self.assertIn("missing", event["text"])

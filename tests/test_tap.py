@@ -91,8 +91,8 @@ class Talk:
     def login(self, uid: str, secret: bytes, method: LoginMethod = LoginMethod.PASSWORD) -> int:
         """The status of a login, hello included."""
         self.ask(Command.HELLO, min_version=1, max_version=1, features=0, max_body=0, heartbeat=0, window=0, agent=b"")
-        answer = self.ask(Command.LOGIN, method=method, device=bytes(16), tenant=b"", uid=uid.encode(), label=b"", secret=secret)
-        return answer[2] & 0xFFFF
+        self.answer = self.ask(Command.LOGIN, method=method, device=bytes(16), tenant=b"", uid=uid.encode(), label=b"", secret=secret)
+        return self.answer[2] & 0xFFFF
 
     def __enter__(self) -> Talk:
         return self
@@ -148,6 +148,9 @@ def test_nobody_unless_said(tmp_path: Path) -> None:
         subprocess.run(words, cwd=tmp_path, env=ENVIRONMENT, input=b"wonderland\n", capture_output=True, timeout=DEADLINE, check=True)
         with Talk(address) as talk:
             assert talk.login("alice", b"wonderland") == Status.OK
+        with Talk(address) as wrong, Talk(address) as unknown:
+            assert wrong.login("alice", b"looking-glass") == unknown.login("bob", b"wonderland") == Status.NOT_AUTHENTICATED
+            assert wrong.answer == unknown.answer, "nobody learns who has an account"
 
 
 def test_background(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ class Pump:
         counters.bytes_in += len(data)
         counters.frames_in += len(frames)
         if self._held is None:
-            if len(frames) > NEWCOMER_FRAMES_AT_ONCE:
+            if len(frames) > NEWCOMER_FRAMES_AT_ONCE and (len(frames) > FRAMES_AT_ONCE or connection.state is not State.OPEN):
                 self._dispatch_some(frames)
             else:
                 self._dispatch(frames)

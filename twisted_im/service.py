@@ -48,6 +48,7 @@ class ImServer(Service):
         reactor: for tests and simulations; by default the global one.
         most: connections taken at once; by default what the process's limit on open files leaves.
         clock: seconds, monotonic.
+        told_elsewhere: whoever runs this says itself why it did not start.
         broken: called with a failure when the store can no longer be trusted; by default the reactor is stopped.
 
     Attributes:
@@ -68,6 +69,7 @@ class ImServer(Service):
         reactor: Any = None,
         most: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        told_elsewhere: bool = False,
         broken: Callable[[Failure], object] | None = None,
     ) -> None:
         if reactor is None:
@@ -85,6 +87,7 @@ class ImServer(Service):
             broken=broken if broken is not None else lambda failure: reactor.stop(),
         )
         self.started: Deferred[None] = Deferred()
+        self._told = told_elsewhere
         self._ports = Ports(self.node, tuple(listen), reactor)
 
     @property
@@ -104,7 +107,8 @@ class ImServer(Service):
         opening.addCallbacks(lambda _: self.started.callback(None), self._not_started)
 
     def _not_started(self, failure: Failure) -> None:
-        log.critical("not started: {why}", why=failure.getErrorMessage())
+        if not self._told:
+            log.critical("not started: {why}", why=failure.getErrorMessage())
         self.started.errback(failure)
 
     @inlineCallbacks

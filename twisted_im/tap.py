@@ -251,6 +251,7 @@ class ImService(MultiService):
         if isinstance(failure.value, OSError | OverflowError):  # a path that is not there, a port above all ports
             self._why += "; change --listen"
         if self._up:  # it failed later than in `startService`, where an exception would have done
+            log.critical("not started: {why}", why=self._why)
             _reactor().stop()
 
 
@@ -333,6 +334,7 @@ def makeService(options: Options) -> ImService:
         listen=options["listen"],
         name=options["name"],
         limits=limits,
+        told_elsewhere=True,
     )
     server.setServiceParent(service)
     return service

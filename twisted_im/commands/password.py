@@ -29,12 +29,15 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         checked_name(arguments.tenant.encode(), "tenant", most=MAX_TENANT, empty=True)
         checked_name(arguments.uid.encode(), "uid", most=MAX_UID)
-        password = sys.stdin.readline().rstrip("\n") if arguments.stdin else getpass.getpass(f"Password for {arguments.uid}: ")
+        password = sys.stdin.readline().rstrip("\r\n") if arguments.stdin else getpass.getpass(f"Password for {arguments.uid}: ")
         if not 1 <= len(password.encode()) <= MAX_SECRET:
             raise ValueError(f"a password has 1 to {MAX_SECRET} bytes")
         if not arguments.stdin and getpass.getpass("Again: ") != password:
             raise ValueError("the two differ; nothing was changed")
         new = write_password(arguments.file, arguments.tenant, arguments.uid, password)
+    except EOFError:
+        print("password: none was typed; nothing was changed", file=sys.stderr)
+        return 1
     except (ImError, OSError, ValueError) as error:
         print(f"password: {error.reason if isinstance(error, ImError) else error}", file=sys.stderr)
         return 1

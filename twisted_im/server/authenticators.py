@@ -126,8 +126,8 @@ def write_password(path: Path, tenant: str, uid: str, password: str) -> bool:
         ValueError: the file is no password file, or the tenant has a slash.
         OSError: it cannot be read or written.
     """
-    if "/" in tenant:
-        raise ValueError("a tenant in a password file has no slash")
+    if "/" in tenant or tenant.startswith("#"):
+        raise ValueError("a tenant in a password file has no slash, and does not begin with #")
     users = read_passwords(path) if path.exists() else {}
     name = _name(tenant, uid)
     new = name not in users

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from zlib import crc32
+from zlib import adler32
 
 from twisted.internet.defer import Deferred
 
@@ -124,7 +124,7 @@ class Messages:
             raise RemoteProtocolError(Status.STALE_ID)
         session.unanswered += 1
         ledger = self._ledger
-        ledger.messages.append((session.user, session.device, client_id, crc32(body), conversation, peer, content_type, body[start:]))
+        ledger.messages.append((session.user, session.device, client_id, adler32(body), conversation, peer, content_type, body[start:]))
         ledger.message_origins.append((session, frame[1]))
         if len(ledger.messages) >= ledger.batch:
             ledger.crowded(session.pump)
@@ -262,7 +262,7 @@ class Messages:
             if audience is None or audience.version != version:
                 late.append((conversation, seq, kind, session))
                 continue
-            told = audience.told(user, kind)
+            told = audience.told(user, kind) if kind == _READ else audience.others.get(user)
             if told:
                 uid = session.uid
                 size = _RECEIPT_SIZE + len(uid)
