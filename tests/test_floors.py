@@ -21,6 +21,7 @@ FLOORS = {
     "errors": 0,
     "wire": 1,
     "core": 2,
+    "cork": 3,
     "pump": 3,
     "counters": 3,
     "jsonlog": 3,
@@ -46,7 +47,7 @@ IMPURE = {
 }  # fmt: skip
 
 #: Rooms that drive a reactor. All others see `twisted.internet` only as far as `HARMLESS`: callbacks, without anything that runs them.
-DRIVERS = {"pump", "routing", "storage", "edge", "client", "service", "tap", "commands", "sim"}
+DRIVERS = {"cork", "pump", "routing", "storage", "edge", "client", "service", "tap", "commands", "sim"}
 HARMLESS = ("twisted.internet.defer",)
 
 #: (from, to): no chain of imports leads there. The client is for people who do not run a server.

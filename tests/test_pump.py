@@ -25,8 +25,9 @@ from zope.interface import implementer
 
 from tests.running import PLAIN, Hand, Raw, Served, client_tls, refusal, tls, until
 from twisted_im.core.connection import Limits, State
+from twisted_im.cork import Readable, corked
 from twisted_im.errors import Disconnect, ImError, Status
-from twisted_im.pump import Pump, Readable, corked
+from twisted_im.pump import Pump
 from twisted_im.server.features import FEATURES
 from twisted_im.server.sessions import Session
 from twisted_im.wire.codec import frame, request

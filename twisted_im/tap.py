@@ -28,8 +28,8 @@ from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
 from twisted_im.core.connection import Limits
+from twisted_im.cork import corked
 from twisted_im.jsonlog import JsonLog
-from twisted_im.pump import corked
 from twisted_im.routing.single import SingleRouter
 from twisted_im.server.authenticators import Anybody, PasswordFile, read_passwords
 from twisted_im.service import ImServer

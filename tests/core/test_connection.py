@@ -377,7 +377,8 @@ def pongs(connection: Connection, now: float) -> None:
 
 
 def acknowledges(connection: Connection, now: float) -> None:
-    """The other side has counted all."""
+    """The other side has counted all, and says so."""
+    hears(connection, now)
     connection.acknowledge(connection.pushed, now)
 
 

@@ -22,7 +22,7 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFrom
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_im.pump import corked
+from twisted_im.cork import corked
 
 #: Seconds for a TCP connection: three of the first packets may be lost (1 + 2 + 4 s, RFC 6298), and the fourth is on its way.
 TIMEOUT = 10

@@ -12,7 +12,8 @@ from twisted.internet.defer import DeferredList, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.logger import Logger
 
-from twisted_im.pump import Pump, corked
+from twisted_im.cork import corked
+from twisted_im.pump import Pump
 from twisted_im.server.node import Node
 
 log = Logger()

@@ -1,0 +1,313 @@
+"""The cork's lower half: a transport that writes to the socket at once, and reads from all sockets in one loop.
+
+Strategy: `DirectTransport` stands between TCP and whatever is above it (a pump, or TLS and then a pump), because a `send` above TLS would
+not reach the socket. What the socket does not take becomes Twisted's to send (the *tail*), and until Twisted's buffer is empty
+nothing may overtake it: every later write is handed to Twisted as well. A pull producer tells when that is: Twisted asks it for
+more as soon as its buffer is empty. `corked(reactor)` puts a `DirectTransport` under everything that listens or connects.
+
+Reading is done in the same spirit: `Readable` reads from all sockets that have something in one loop, which saves the reactor's
+bookkeeping for each of them. Nothing here knows of frames or connections.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import select
+import sys
+import termios
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.interfaces import IProtocol, IPullProducer, IReactorFDSet, IReadDescriptor, ITransport
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import directlyProvides, implementer, providedBy
+
+log = Logger()
+
+
+@implementer(IPullProducer)
+class _Tail:
+    """Learns from Twisted when the bytes that the socket did not take have left."""
+
+    __slots__ = ("_direct", "_first")
+
+    def __init__(self, direct: DirectTransport) -> None:
+        self._direct = direct
+        self._first = True
+
+    def resumeProducing(self) -> None:
+        if self._first:  # the call that registering itself makes
+            self._first = False
+        else:
+            self._direct.tail_sent()
+
+    def stopProducing(self) -> None:
+        self._first = True
+
+
+@implementer(IReadDescriptor)
+class Readable:
+    """Reads from every socket that has something, in one loop for the whole reactor turn.
+
+    To the reactor it is one descriptor: an epoll of its own, which is readable while any of its sockets is. That saves the reactor's
+    bookkeeping for each read, and bounds a turn: what is read in one turn is still in the processor's cache when it is answered.
+    """
+
+    #: Sockets read in one turn. More would leave the cache; fewer would join fewer frames into one write.
+    AT_ONCE = 256
+    #: Bytes taken from a socket at once, as Twisted does.
+    SIZE = 64 * 1024
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._epoll: Any = None
+        self._of: dict[int, tuple[Callable[[int], bytes], Callable[[bytes], None], DirectTransport]] = {}
+
+    def add(self, fd: int, recv: Callable[[int], bytes], received: Callable[[bytes], None], direct: DirectTransport) -> None:
+        """Begins to read from a socket: `received` gets what `recv` gives."""
+        if not self._of:
+            self._epoll = select.epoll()
+            self._reactor.addReader(self)
+        if fd not in self._of:
+            self._epoll.register(fd, select.EPOLLIN)
+            self._of[fd] = recv, received, direct
+
+    def remove(self, fd: int) -> None:
+        """Reads no more from it; it may be closed already."""
+        if self._of.pop(fd, None) is None:
+            return
+        with suppress(OSError):  # a closed descriptor has left the epoll by itself
+            self._epoll.unregister(fd)
+        if not self._of:
+            self._reactor.removeReader(self)
+            self._epoll.close()
+
+    def fileno(self) -> int:
+        return -1 if self._epoll.closed else int(self._epoll.fileno())
+
+    def logPrefix(self) -> str:
+        return "twisted_im"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor is going down, and knows of these transports only through this."""
+        for *_, direct in list(self._of.values()):
+            direct.reactor_stopped(reason)
+
+    def doRead(self) -> None:
+        of, size = self._of, self.SIZE
+        for fd, _ in self._epoll.poll(0, self.AT_ONCE):
+            if fd not in of:
+                continue  # it went away earlier in this loop
+            recv, received, direct = of[fd]
+            try:
+                data = recv(size)
+                if data:
+                    received(data)
+                else:
+                    direct.leave_reading()
+            except (BlockingIOError, InterruptedError):
+                continue
+            except OSError:
+                direct.abortConnection()
+            except Exception:
+                log.failure("a protocol failed on what it received")
+                direct.abortConnection()
+
+
+@implementer(IProtocol, ITransport)
+class DirectTransport:
+    """A transport whose `write` is a `send` on the socket; Twisted gets only what the socket does not take.
+
+    It is the protocol of a TCP connection, and the transport of what stands above it. The connection's life stays Twisted's: its
+    end is met there, and so are errors.
+    """
+
+    __slots__ = ("_above", "_fd", "_producer", "_readable", "_send", "_tail", "_tcp", "dataReceived")
+
+    def __init__(self, above: Any, readable: Readable | None) -> None:
+        self._above = above
+        self._readable = readable
+        self._fd = -1
+        self._producer: Any = None
+        self._send: Callable[[bytes], int] = self._closed
+        self._tail = False
+        self._tcp: Any = None
+        self.dataReceived: Callable[[bytes], None] = above.dataReceived
+
+    @staticmethod
+    def _closed(data: bytes) -> int:
+        return len(data)
+
+    @staticmethod
+    def _no_one(data: bytes) -> None:
+        """Nobody is above any more."""
+
+    # ---- as the protocol of a TCP connection
+
+    def makeConnection(self, transport: Any) -> None:
+        self._tcp = transport
+        handle = transport.getHandle()
+        self._send = handle.send
+        if self._readable is not None:
+            transport.pauseProducing()
+            self._fd = handle.fileno()
+            self._readable.add(self._fd, handle.recv, self._above.dataReceived, self)
+        if hasattr(transport, "setTcpNoDelay"):
+            transport.setTcpNoDelay(True)  # every write is a whole turn's worth; waiting for more helps nobody
+        self.connectionMade()
+
+    def connectionMade(self) -> None:
+        self._above.makeConnection(self)
+        self.dataReceived = self._above.dataReceived
+
+    def connectionLost(self, reason: Failure) -> None:
+        self._send, self._producer = self._closed, None
+        if self._readable is not None:
+            self._readable.remove(self._fd)
+            self._readable = None
+        above, self._above, self.dataReceived = self._above, None, self._no_one  # else they would hold each other for the collector
+        above.connectionLost(reason)
+
+    def reactor_stopped(self, reason: Failure) -> None:
+        """Nothing will be read any more."""
+        self._tcp.connectionLost(reason)
+
+    def leave_reading(self) -> None:
+        """The other side has ended its stream: Twisted meets that too, and does what is to be done."""
+        if self._readable is not None:
+            self._readable.remove(self._fd)
+            self._readable = None
+            self._tcp.resumeProducing()
+
+    # ---- as the transport of what is above
+
+    def write(self, data: bytes) -> None:
+        if self._tail:
+            self._tcp.write(data)
+            if self._producer is not None:
+                self._producer.pauseProducing()  # TLS may have told it to go on
+            return
+        try:
+            sent = self._send(data)
+        except OSError:  # no room now; or an error that Twisted meets too, and ends the connection in its own time
+            sent = 0
+        if sent < len(data):
+            self._tail = True
+            self._tcp.write(data[sent:])
+            if self._producer is not None:
+                self._producer.pauseProducing()
+            self._tcp.registerProducer(_Tail(self), False)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self.write(b"".join(data))
+
+    def tail_sent(self) -> None:
+        """Twisted's buffer is empty: writes may go to the socket again."""
+        self._tail = False
+        self._tcp.unregisterProducer()
+        if self._producer is not None:
+            self._producer.resumeProducing()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        if not streaming:
+            raise ValueError("only push producers: whatever stands above keeps its own queue")
+        self._producer = producer
+        if self._tail:
+            producer.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+
+    def unsent(self) -> int:
+        """Bytes that the kernel has and the other side has not acknowledged."""
+        return int.from_bytes(fcntl.ioctl(self._tcp.getHandle().fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+    def pauseProducing(self) -> None:
+        if self._readable is not None:
+            self._readable.remove(self._fd)
+        else:
+            self._tcp.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        if self._readable is None:
+            self._tcp.resumeProducing()
+        elif not self._tcp.disconnecting:
+            self._readable.add(self._fd, self._tcp.getHandle().recv, self._above.dataReceived, self)
+
+    def loseConnection(self, *reason: Any) -> None:
+        if self._readable is not None:
+            self._readable.remove(self._fd)
+        self._tcp.loseConnection(*reason)
+
+    def abortConnection(self) -> None:
+        if self._readable is not None:
+            self._readable.remove(self._fd)
+        self._tcp.abortConnection()
+
+    # No __getattr__ for the rest: the interpreter is slower on every attribute of a class that has one.
+
+    def getPeer(self) -> Any:
+        return self._tcp.getPeer()
+
+    def getHost(self) -> Any:
+        return self._tcp.getHost()
+
+    def getHandle(self) -> Any:
+        return self._tcp.getHandle()
+
+
+class DirectFactory:
+    """Puts a `DirectTransport` under every protocol of another factory."""
+
+    def __init__(self, above: Any, readable: Readable | None) -> None:
+        self._above = above
+        self._readable = readable
+
+    def buildProtocol(self, address: Any) -> Any:
+        protocol = self._above.buildProtocol(address)
+        return None if protocol is None else DirectTransport(protocol, self._readable)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._above, name)
+
+
+class CorkedReactor:
+    """A reactor whose TCP and Unix connections have a `DirectTransport` at the bottom, TLS or not. See `corked`."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        able = hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
+        self._readable = Readable(reactor) if able else None
+        directlyProvides(self, providedBy(reactor))
+
+    def listenTCP(self, port: int, factory: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._reactor.listenTCP(port, DirectFactory(factory, self._readable), *args, **kwargs)
+
+    def listenUNIX(self, address: str, factory: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._reactor.listenUNIX(address, DirectFactory(factory, self._readable), *args, **kwargs)
+
+    def listenSSL(self, port: int, factory: Any, contextFactory: Any, *args: Any, **kwargs: Any) -> Any:
+        tls = TLSMemoryBIOFactory(contextFactory, False, factory)
+        tls.protocol = TLSMemoryBIOProtocol  # the default one waits another turn to gather small writes; ours are gathered
+        return self.listenTCP(port, tls, *args, **kwargs)
+
+    def connectTCP(self, host: str, port: int, factory: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._reactor.connectTCP(host, port, DirectFactory(factory, self._readable), *args, **kwargs)
+
+    def connectUNIX(self, address: str, factory: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._reactor.connectUNIX(address, DirectFactory(factory, self._readable), *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._reactor, name)
+
+
+def corked(reactor: Any) -> Any:
+    """The same reactor, for use by endpoints: `serverFromString(corked(reactor), "ssl:7778:…")`."""
+    return CorkedReactor(reactor)
