@@ -242,7 +242,7 @@ class Strangers(Disturbed):
         long = request(Command.MESSAGE, 1, **{**VALUES[Command.MESSAGE], "content": bytes(60_000)})
         mallory.write(long[:20])
         for second in range(15):
-            await until(lambda second=second: self.session(mallory).connection.reader.kept == long[: 20 + second], "it")
+            await until(lambda second=second: self.session(mallory).connection.kept == long[: 20 + second], "it")
             hand.advance(1 - 0.01)
             mallory.write(long[20 + second : 21 + second])
             await self.carol.settle()

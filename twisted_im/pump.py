@@ -5,7 +5,7 @@ the next turn, send, and unregister; measured, that is half the cost of a relaye
 
     during a turn        frames are collected        Pump.out, a list of byte strings
     at the turn's end    the ledger commits          Turn.steps, in order
-                         each touched pump is joined Pump.flush  →  transport.write, once
+                         each touched pump is joined Turn.flush  →  transport.write, once
     beneath TLS, or      the bytes go straight to    DirectTransport.write  →  socket.send
     beneath the pump     the socket
 
@@ -99,7 +99,7 @@ class Turn:
         self.now = clock
         self.wall = wall
         self.openings: list[Callable[[], None]] = []
-        self._began = 0.0
+        self.began = 0.0  #: when the present turn was booked: what all that is read in it counts as its time
         self.counters = counters if counters is not None else Counters()
         self.steps: list[Callable[[], None]] = []
         self.dirty: list[Pump] = []
@@ -116,7 +116,7 @@ class Turn:
             self._again = True
         elif not self.booked:
             self.booked = True
-            self._began = self.now()
+            self.began = self.now()
             self.reactor.callLater(0, self.end)
             for opening in self.openings:
                 opening()
@@ -124,7 +124,7 @@ class Turn:
     def end(self) -> None:
         """Commits, and writes what was collected. A step or pump that fails is logged and does not stop the others."""
         began = self.now()
-        opened = self._began if self.booked else began
+        opened = self.began if self.booked else began
         self.booked = self.ending = True
         for step in self.steps:
             try:
@@ -132,12 +132,7 @@ class Turn:
             except Exception:
                 log.failure("a step at the end of a turn failed")
         touched, self.dirty = self.dirty, []
-        for pump in touched:
-            try:
-                pump.flush(began)
-            except Exception:
-                log.failure("writing to a connection failed")
-                pump.abort()
+        self.flush(touched, began)
         self.booked = self.ending = False
         if self.dirty or self._again:
             self._again = False
@@ -148,6 +143,34 @@ class Turn:
         counters.turn_seconds += spent
         if spent > counters.longest_turn:
             counters.longest_turn = spent
+
+    def flush(self, pumps: Iterable[Pump], now: float) -> None:
+        """Sends what these have collected, in one write for each."""
+        frames = size = writes = 0
+        for pump in pumps:
+            out = pump.out
+            if pump.clogged or not out or out is _NOWHERE:
+                continue
+            frames += len(out)
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            size += len(data)
+            writes += 1
+            try:
+                connection = pump.connection
+                connection.sent = now
+                if connection.credit != connection.window and not connection.unacknowledged_since:
+                    connection.unacknowledged_since = now
+                    pump.book()
+                pump.transport.write(data)
+                pump.room = pump.budget - len(data) if pump.clogged else pump.budget
+            except Exception:
+                log.failure("writing to a connection failed")
+                pump.abort()
+        counters = self.counters
+        counters.frames_out += frames
+        counters.bytes_out += size
+        counters.writes += writes
 
     def look_at(self, pump: Pump, when: float) -> None:
         """Has the pump's deadline checked at about this time."""
@@ -198,7 +221,7 @@ class Pump:
     """
 
     __slots__ = (
-        "_budget", "_held", "_patience", "_unsent", "_unsent_since", "_waiting", "clogged", "commands", "connection", "context",
+        "_held", "_patience", "_unsent", "_unsent_since", "_waiting", "budget", "clogged", "commands", "connection", "context",
         "counters", "look_due", "out", "owner", "room", "transport", "turn",
     )  # fmt: skip
 
@@ -210,7 +233,7 @@ class Pump:
         self.commands: dict[int, Handler] = {}
         self.context: Any = self
         self.out: list[bytes] = []
-        self.room = self._budget = limits.write_budget
+        self.room = self.budget = limits.write_budget
         self.clogged = False
         self._patience = limits.unacknowledged + limits.ping
         self._unsent, self._unsent_since = -1, 0.0
@@ -229,7 +252,7 @@ class Pump:
     def connectionMade(self) -> None:
         self.counters.connections += 1
         self.owner.pump_made(self)
-        self._book()
+        self.book()
 
     def dataReceived(self, data: bytes) -> None:
         """One read: on the hot path."""
@@ -237,7 +260,7 @@ class Pump:
         if not turn.booked:
             turn.book()
         connection = self.connection
-        frames = connection.receive(data, turn.now())
+        frames = connection.receive(data, turn.began)
         counters = self.counters
         counters.bytes_in += len(data)
         counters.frames_in += len(frames)
@@ -250,17 +273,17 @@ class Pump:
                 self._spare()
         elif connection.state is not State.CLOSING:
             self._held.extend(frames)
-        if connection.reader.kept:
-            self._book()
-        elif connection.reader.fault is not None and self._held is None:
-            self.disconnect(connection.reader.fault)
+        if connection.kept:
+            self.book()
+        elif connection.fault is not None and self._held is None:
+            self.disconnect(connection.fault)
 
     def connectionLost(self, reason: Failure) -> None:
         self.connection.advance(Event.LOST, self.turn.now())
         self.counters.connections -= 1
         self._held = []
         self.out = _NOWHERE
-        self.connection.reader.kept = b""
+        self.connection.kept = b""
         self.look_due = 0.0
         self.owner.pump_lost(self, reason)
         self.commands, self.context = {}, None
@@ -269,14 +292,14 @@ class Pump:
         """The socket did not take everything."""
         self.clogged = True
         self._unsent = -1
-        self._book()
+        self.book()
 
     def resumeProducing(self) -> None:
         """The socket has taken everything."""
         self.clogged = False
-        self.room = self._budget
+        self.room = self.budget
         if self.out:
-            self.flush(self.turn.now())
+            self.turn.flush((self,), self.turn.now())
         if self._waiting == 0 and self._held is not None:
             self._release()
 
@@ -318,7 +341,7 @@ class Pump:
     def _spare(self) -> None:
         """Takes nothing more from a client that asks for more than it reads, until it has read. (A client itself always reads, or two that
         wait for each other would wait for ever.)"""
-        if self.connection.accepting and self._held is None and sum(map(len, self.out)) > self._budget:
+        if self.connection.accepting and self._held is None and sum(map(len, self.out)) > self.budget:
             self._held = []
             self.transport.pauseProducing()
 
@@ -405,28 +428,9 @@ class Pump:
                 turn.book()
         out.append(data)
 
-    def flush(self, now: float) -> None:
-        """The turn's end: everything collected, in one write."""
-        out = self.out
-        if self.clogged or not out or out is _NOWHERE:
-            return
-        data = out[0] if len(out) == 1 else b"".join(out)
-        counters = self.counters
-        counters.frames_out += len(out)
-        counters.bytes_out += len(data)
-        counters.writes += 1
-        out.clear()
-        connection = self.connection
-        connection.sent = now
-        if connection.pushed != connection.acknowledged and not connection.unacknowledged_since:
-            connection.unacknowledged_since = now
-            self._book()
-        self.transport.write(data)
-        self.room = self._budget - (len(data) if self.clogged else 0)
-
     # ---- time
 
-    def _book(self, not_before: float = 0.0) -> None:
+    def book(self, not_before: float = 0.0) -> None:
         """Has the turn look at this connection at its deadline, unless it will do so before that anyway."""
         farthest = self.turn.now() + (self._patience / 3 if self.clogged else FARTHEST)
         when = min(max(self.connection.deadline(), not_before), farthest)
@@ -454,7 +458,7 @@ class Pump:
             self.write(request(Command.PING, 1))
         elif isinstance(due, Disconnect):
             self.disconnect(ImError(due))
-        self._book(not_before=now)
+        self.book(not_before=now)
 
     def _stalled(self, now: float) -> Due | None:
         """While one side does not read, neither silence nor an unanswered ping says anything: only whether bytes still leave tells a slow
@@ -510,7 +514,7 @@ class Pump:
             self._held = []
             self.counters.frames_out += len(self.out)
             last, self.out = b"".join(self.out), _NOWHERE
-            self._book()
+            self.book()
             self.turn.reactor.callLater(0, self._close, last)  # not from within a call that the transport has made
 
     def abort(self) -> None:

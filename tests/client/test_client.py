@@ -434,7 +434,7 @@ class TestReading(Party):
         assert session is not None
         for _ in range(10):
             self.push(frame(Kind.NOTIFY, 0x7777, b"?"), "bob")
-            await self.until(lambda: session.connection.pushed < session.connection.push_limit)
+            await self.until(lambda: session.connection.credit > 0)
         alice.send("bob", "still here")
         await self.until(lambda: self.shown[bob])
         self.assertEqual(self.lives(bob), ["connecting", "online"])

@@ -122,7 +122,7 @@ def test_hello_agrees_within_the_bounds_of_both(limits: Limits, wanted: dict[str
     assert limits.min_heartbeat <= agreed.heartbeat <= limits.max_heartbeat
     if limits.min_heartbeat <= wanted["heartbeat"] <= limits.max_heartbeat or not wanted["heartbeat"]:
         assert agreed.heartbeat == (wanted["heartbeat"] or limits.heartbeat)
-    assert 1 <= agreed.window == server.push_limit <= min(limits.window, wanted["window"] or limits.window)
+    assert 1 <= agreed.window == server.window == server.credit <= min(limits.window, wanted["window"] or limits.window)
     assert (agreed.version, agreed.features, agreed.max_body, agreed.requests) == (VERSION, 0, limits.max_body, limits.requests)
 
 
@@ -183,8 +183,8 @@ def test_windows_count_alike_at_both_ends(window: int, steps: list[tuple[bool, i
     client.greeted(SimpleNamespace(**server.greet(hello(), BORN)), BORN)
     for push, amount in steps:
         if push:
-            count = min(amount, server.push_limit - server.pushed)
-            server.pushed += count
+            count = min(amount, server.credit)
+            server.credit -= count
             client.taken += count
         else:
             count_told = client.acknowledgement(all=amount % 2 == 0)
@@ -193,13 +193,13 @@ def test_windows_count_alike_at_both_ends(window: int, steps: list[tuple[bool, i
             assert client.taken - client.told < max(window // 2, 1), "half a window is told at once"
         out = server.pushed - server.acknowledged
         assert 0 <= out <= window
-        assert server.push_limit - server.pushed == window - out
+        assert server.credit == window - out
     # And so a server that fills the window is never left waiting.
-    server.pushed, client.taken = server.push_limit, client.taken + server.push_limit - server.pushed
+    server.credit, client.taken = 0, client.taken + server.credit
     while (told := client.acknowledgement()) is not None:
         server.acknowledge(told, BORN)
     assert server.pushed - server.acknowledged < max(window // 2, 1)
-    assert server.push_limit > server.pushed
+    assert server.credit > 0
     last = client.acknowledgement(all=True)
     assert last is None or last == client.taken
     assert client.acknowledgement(all=True) is None
@@ -209,7 +209,7 @@ def test_windows_count_alike_at_both_ends(window: int, steps: list[tuple[bool, i
 def test_a_count_above_what_was_sent_ends_it_and_an_old_one_is_nothing(pushed: int, counts: list[int]) -> None:
     """If this fails, a client opens its window without limit, or a late count takes back what was acknowledged."""
     server = made()
-    server.pushed = pushed
+    server.credit -= pushed
     best = 0
     for count in counts:
         if count > pushed:
@@ -219,7 +219,7 @@ def test_a_count_above_what_was_sent_ends_it_and_an_old_one_is_nothing(pushed: i
         else:
             server.acknowledge(count, BORN)
             best = max(best, count)
-        assert (server.acknowledged, server.push_limit) == (best, best + server.window if best else server.window)
+        assert (server.acknowledged, server.pushed, server.credit) == (best, pushed, server.window - pushed + best)
 
 
 # ---- deadlines
@@ -231,7 +231,7 @@ SOON = 0.001
 
 def pushes(connection: Connection, now: float) -> None:
     """What a driver does when it sends notifies."""
-    connection.pushed += 1
+    connection.credit -= 1
     connection.sent = now
     if not connection.unacknowledged_since:
         connection.unacknowledged_since = now
@@ -247,12 +247,12 @@ FRAME = notify(Command.WINDOW, count=0)
 
 def hears(connection: Connection, now: float) -> None:
     """A frame comes, or the rest of the one that has begun."""
-    assert len(connection.receive(FRAME[len(connection.reader.kept) :], now)) == 1
+    assert len(connection.receive(FRAME[len(connection.kept) :], now)) == 1
 
 
 def drips(connection: Connection, now: float) -> None:
     """One more byte of a frame comes."""
-    at = len(connection.reader.kept)
+    at = len(connection.kept)
     connection.receive(FRAME[at : at + 1], now)
 
 

@@ -42,11 +42,11 @@ _numbers = count(1)
 
 
 def message(
-    sender: bytes, to: bytes | int, content: bytes = b"hello", *, client_id: bytes = b"", digest: int = 1, device: bytes = LAPTOP
+    sender: bytes, to: bytes | int, content: bytes = b"hello", *, client_id: bytes = b"", device: bytes = LAPTOP
 ) -> Append:
     """A message to a user or a conversation, with a client id of its own unless one is given."""
     conversation, peer = (to, b"") if isinstance(to, int) else (0, to)
-    return sender, device, client_id or next(_numbers).to_bytes(16, "big"), digest, conversation, peer, TEXT, content
+    return sender, device, client_id or next(_numbers).to_bytes(16, "big"), conversation, peer, TEXT, content
 
 
 def told(answer: Any) -> Any:
@@ -156,15 +156,15 @@ class StoreContract(StoreCase):
         """If this fails, a message is changed on its way: its bytes, who sent it, or when it was accepted."""
         contents = [b"", bytes(range(256)), b"\0" * 3, "größe\u2028".encode(), b"x" * 65_280]
         entries = [
-            (ALICE, PHONE, bytes([i]) * 16, 2**32 - 1 - i, 0, BOB, kind, content)
+            (ALICE, PHONE, bytes([i]) * 16, 0, BOB, kind, content)
             for i, (kind, content) in enumerate(zip([1, 3, 4, 2, 3], contents, strict=True))
         ]
         stored = await self.append(*entries)
         found = await self.store.read(BOB, stored[0][0], 1, MAX_U64, 100, False)
         for row, entry, answer in zip(found.rows, entries, stored, strict=True):
-            assert answer[4:] == (entry[3], False)
+            assert answer[4] is False
             assert (row.conversation, row.seq, row.time) == answer[:3]
-            assert (row.sender, row.device, row.client_id, row.content_type, row.content) == (*entry[:3], *entry[6:])
+            assert (row.sender, row.device, row.client_id, row.content_type, row.content) == (*entry[:3], *entry[5:])
             assert row.row_type == RowType.MESSAGE
             assert row.time == int(self.clock() * 1000)
 
@@ -184,16 +184,23 @@ class StoreContract(StoreCase):
 
     async def test_a_repeat_gets_the_first_answer(self) -> None:
         """If this fails, a message that was sent again after a lost connection is stored twice, or its sender is told of another place."""
-        entry = message(ALICE, BOB, client_id=b"i" * 16, digest=7)
-        first, again, other, conflict = await self.append(
-            entry, entry, message(ALICE, BOB), message(ALICE, CAROL, client_id=b"i" * 16, digest=8)
+        entry = message(ALICE, BOB, client_id=b"i" * 16)
+        first, again, other, *conflicts = await self.append(
+            entry,
+            entry,
+            message(ALICE, BOB),
+            message(ALICE, CAROL, client_id=b"i" * 16),
+            message(ALICE, BOB, b"another", client_id=b"i" * 16),
+            (*entry[:5], TEXT + 1, entry[6]),
         )
-        assert again == (*first[:5], True)
+        assert again == (*first[:4], True)
         assert other[:2] == (first[0], 2)
-        assert conflict is Status.CONFLICT
+        assert conflicts == [Status.CONFLICT] * 3
         self.clock.now += 5
-        assert await self.append(entry, message(ALICE, BOB, client_id=b"i" * 16, digest=8)) == [again, Status.CONFLICT]
-        assert (await self.append(message(BOB, ALICE, client_id=b"i" * 16, digest=8)))[0][:2] == (first[0], 3), "ids are each sender's own"
+        by_conversation = message(ALICE, first[0], client_id=b"i" * 16)
+        other_device = message(ALICE, BOB, client_id=b"i" * 16, device=PHONE)
+        assert await self.append(entry, by_conversation, other_device) == [again, Status.CONFLICT, again]
+        assert (await self.append(message(BOB, ALICE, client_id=b"i" * 16)))[0][:2] == (first[0], 3), "ids are each sender's own"
         assert await self.range(BOB, first[0]) == (1, 3, 3, 0, [1, 2, 3])
 
     async def test_a_repeat_is_known_whatever_has_changed(self) -> None:
@@ -212,7 +219,7 @@ class StoreContract(StoreCase):
             firsts += await self.append(entry)
             self.clock.now += (self.store.horizon + AHEAD) / 4
         for entry, first in zip(entries[1:], firsts[1:], strict=True):
-            assert (await self.append(entry))[0] == (*first[:5], True)
+            assert (await self.append(entry))[0] == (*first[:4], True)
 
     async def test_what_is_refused_leaves_nothing(self) -> None:
         """If this fails, a refused message takes a seq, blocks its client id, or keeps the good ones of its batch out."""
@@ -226,7 +233,7 @@ class StoreContract(StoreCase):
         assert await self.range(BOB, theirs) == (1, 1, 1, 0, [1])
         assert set(await self.overviews(ALICE)) == {answers[5][0]}
         await self.store.accounts([STRANGER], True)
-        assert (await self.append(to_nobody))[0][1:6:4] == (1, False), "a new first message, now that there is such a user"
+        assert (await self.append(to_nobody))[0][1:5:3] == (1, False), "a new first message, now that there is such a user"
 
     async def test_calls_that_overlap_are_all_kept(self) -> None:
         """If this fails, two things done at the same moment cost one of them, or give two messages one seq."""
@@ -236,12 +243,12 @@ class StoreContract(StoreCase):
         opening = [self.store.open_session(ALICE, LAPTOP, b"", "n") for _ in range(4)]
         answers = [(await each)[0] for each in pending]
         assert sorted(answer[0][1] for answer in answers) == list(range(1, 9))
-        assert [answer[1][5] for answer in answers].count(False) == 1
+        assert [answer[1][4] for answer in answers].count(False) == 1
         assert {answer[1][1] for answer in answers} == {1}
         numbers = {(await each).number for each in opening}
         assert len(numbers) == 4
         rows = (await self.store.read(BOB, answers[0][0][0], 1, MAX_U64, 100, False)).rows
-        assert [row.content for row in rows] == [batch[0][7] for _, batch in sorted(zip((a[0][1] for a in answers), batches, strict=True))]
+        assert [row.content for row in rows] == [batch[0][6] for _, batch in sorted(zip((a[0][1] for a in answers), batches, strict=True))]
 
     # ---- receipts
 
@@ -604,7 +611,7 @@ class Model:
     accounts: set[bytes] = field(default_factory=set)
     sessions: dict[tuple[bytes, bytes], int] = field(default_factory=dict)
     cursors: dict[tuple[bytes, bytes, int], int] = field(default_factory=dict)
-    ids: dict[tuple[bytes, bytes], tuple[int, int, int]] = field(default_factory=dict)  #: (sender, client id) → digest, and the place
+    ids: dict[tuple[bytes, bytes], tuple[Any, int, int]] = field(default_factory=dict)  #: (sender, client id) → what it said, and the place
     commits: list[list[tuple[int, int]]] = field(default_factory=list)
 
     def append(self, entry: Append, found: Any) -> Any:
@@ -613,10 +620,11 @@ class Model:
         Returns:
             a status, or (conversation, seq, version or None for a repeat, whether it is a repeat).
         """
-        sender, device, client_id, digest, conversation, peer, kind, content = entry
+        sender, device, client_id, conversation, peer, kind, content = entry
+        said = entry[3:]
         if (sender, client_id) in self.ids:
             known, *place = self.ids[sender, client_id]
-            return (*place, None, True) if known == digest else Status.CONFLICT
+            return (*place, None, True) if known == said else Status.CONFLICT
         if conversation:
             log = self.logs.get(conversation)
             if log is None or sender not in log.members:
@@ -633,7 +641,7 @@ class Model:
         log.rows.append((sender, device, client_id, kind, content))
         log.changed = log.touched = self.step
         place = [conversation, len(log.rows)]
-        self.ids[sender, client_id] = (digest, *place)  # type: ignore[assignment]  # there are two in it
+        self.ids[sender, client_id] = (said, *place)  # type: ignore[assignment]  # there are two in it
         self.commits[-1].append(tuple(place))  # type: ignore[arg-type]  # the same
         return (*place, log.version, False)
 
@@ -676,7 +684,7 @@ PLACES = st.sampled_from([0, 0, 0, 1, 2, 3])
 SEQS = st.sampled_from([1, 2, 3, 4, 5, 0, MAX_U64])
 MOSTLY = st.sampled_from([True, True, True, False])
 CLIENT_IDS = st.integers(0, 15).map(lambda n: bytes([n]) * 16)
-MESSAGES = st.tuples(USERS, DEVICES, CLIENT_IDS, st.integers(1, 2), st.one_of(USERS, PLACES), st.integers(1, 4), st.binary(max_size=3))
+MESSAGES = st.tuples(USERS, DEVICES, CLIENT_IDS, st.one_of(USERS, PLACES), st.integers(1, 4), st.binary(max_size=3))
 RECEIPTS = st.tuples(USERS, DEVICES, MOSTLY, PLACES, SEQS, st.sampled_from([DELIVERED, READ]))
 
 
@@ -732,7 +740,7 @@ class Machine(RuleBasedStateMachine):
         assert self.call(self.store.accounts, [ALICE, BOB], True) == set()
         self.device(ALICE, LAPTOP, True)
         self.device(BOB, LAPTOP, True)
-        self.append([(ALICE, LAPTOP, bytes([number]) * 16, 1, BOB, TEXT, b"") for number in range(3)], [])
+        self.append([(ALICE, LAPTOP, bytes([number]) * 16, BOB, TEXT, b"") for number in range(3)], [])
 
     @rule(users=st.lists(USERS, max_size=3), create=st.booleans())
     def accounts(self, users: list[bytes], create: bool) -> None:
@@ -757,9 +765,9 @@ class Machine(RuleBasedStateMachine):
     @rule(messages=st.lists(MESSAGES, max_size=6), receipts=st.lists(RECEIPTS, max_size=6))
     def append(self, messages: list[Any], receipts: list[Any]) -> None:
         entries: list[Append] = []
-        for sender, device, client_id, digest, to, kind, content in messages:
+        for sender, device, client_id, to, kind, content in messages:
             conversation, peer = (self.place(to), b"") if isinstance(to, int) else (0, to)
-            entries.append((sender, device, client_id, digest, conversation, peer, kind, content))
+            entries.append((sender, device, client_id, conversation, peer, kind, content))
         cursors = [
             (user, device, self.model.sessions.get((user, device), 1) + (0 if newest else 1), self.place(number), seq, kind)
             for user, device, newest, number, seq, kind in receipts
@@ -769,8 +777,6 @@ class Machine(RuleBasedStateMachine):
         for entry, answer in zip(entries, stored, strict=True):
             wanted = model.append(entry, answer)
             assert self.compared(answer) == wanted or (wanted[2] is None and self.compared(answer, repeat=True) == wanted)
-            if isinstance(answer, tuple):
-                assert answer[4] == entry[3]
         assert [told(answer) for answer in moved] == [model.receipt(cursor) for cursor in cursors]
 
     @rule(receipts=st.lists(RECEIPTS, min_size=1, max_size=6))
@@ -780,7 +786,7 @@ class Machine(RuleBasedStateMachine):
     @staticmethod
     def compared(answer: Stored | ImError, *, repeat: bool = False) -> Any:
         """A message's answer, in the model's form."""
-        return told(answer) if isinstance(answer, ImError) else (answer[0], answer[1], None if repeat else answer[3], answer[5])
+        return told(answer) if isinstance(answer, ImError) else (answer[0], answer[1], None if repeat else answer[3], answer[4])
 
     @precondition(lambda self: len(self.model.logs) < 4)
     @rule(users=st.lists(USERS.filter(lambda user: user != STRANGER), max_size=3))

@@ -113,7 +113,7 @@ class Limits:
     write_budget: int = 256 * 1024  #: bytes of notifies that wait for a slow reader; beyond it the reader is behind
 
 
-class Connection:
+class Connection(FrameReader):
     """One end of one byte stream.
 
     Args:
@@ -124,30 +124,29 @@ class Connection:
     Attributes:
         state: see `State`; moved by `advance` only.
         max_body, heartbeat, window, requests: as agreed by the hello; this side's wishes before that.
-        pushed, acknowledged: notifies sent, and how many of them the other side has counted.
-        push_limit: notifies may be sent while `pushed` is below it.
+        acknowledged: notifies sent that the other side has counted.
+        credit: notifies that may be sent; whoever sends one takes one off.
         taken, told: notifies received, and how many of them the other side has been told of.
         heard, sent: when bytes last came, and last left.
     """
 
     __slots__ = (
-        "_limits", "_partial_since", "_pinged", "_pings", "accepting", "acknowledged", "born", "closing_since", "heard",
-        "heartbeat", "max_body", "push_limit", "pushed", "reader", "requests", "sent", "state", "taken", "told",
-        "unacknowledged_since", "window",
+        "_limits", "_partial_since", "_pinged", "_pings", "accepting", "acknowledged", "born", "closing_since", "credit", "heard",
+        "heartbeat", "max_body", "requests", "sent", "state", "taken", "told", "unacknowledged_since", "window",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, now: float, *, accepting: bool) -> None:
+        super().__init__(limits.stranger_max_body if accepting else limits.max_body)
         self._limits = limits
         self.accepting = accepting
         self.state = State.START
-        self.reader = FrameReader(limits.stranger_max_body if accepting else limits.max_body)
         self.max_body = limits.max_body
         self.heartbeat: float = limits.heartbeat
         self.window = limits.window
         self.requests = limits.requests
         self.born = self.heard = self.sent = now
-        self.pushed = self.acknowledged = self.taken = self.told = 0
-        self.push_limit = limits.window
+        self.acknowledged = self.taken = self.told = 0
+        self.credit = limits.window
         self.unacknowledged_since = 0.0
         self.closing_since = 0.0
         self._partial_since = 0.0
@@ -162,7 +161,7 @@ class Connection:
             return
         self.state = TRANSITIONS[self.state, event] if self.state is not State.CLOSED else State.CLOSED
         if self.state is State.OPEN:
-            self.reader.cap = self.max_body
+            self.cap = self.max_body
             self.heard = now
         elif self.state is State.CLOSING:
             self.closing_since = now
@@ -177,16 +176,13 @@ class Connection:
     def receive(self, data: bytes, now: float) -> list[Frame]:
         """The frames that these bytes complete; `fault` tells whether something that is no frame came after them."""
         self.heard = now
-        frames = self.reader.feed(data)
-        if not self.reader.kept:
-            self._partial_since = 0.0
-        elif frames or not self._partial_since:
-            self._partial_since = now
+        frames = self.feed(data)
+        if self.kept or self._partial_since:
+            if not self.kept:
+                self._partial_since = 0.0
+            elif frames or not self._partial_since:
+                self._partial_since = now
         return frames
-
-    @property
-    def fault(self) -> RemoteProtocolError | None:
-        return self.reader.fault
 
     @property
     def partial(self) -> bool:
@@ -213,7 +209,7 @@ class Connection:
             theirs = f"the client takes {hello.max_body} bytes"
             raise RemoteProtocolError(Disconnect.TOO_LARGE, f"{theirs}; bodies here have up to {limits.max_body}")
         self.heartbeat = min(max(hello.heartbeat or limits.heartbeat, limits.min_heartbeat), limits.max_heartbeat)
-        self.window = self.push_limit = max(min(limits.window, hello.window or limits.window), 1)
+        self.window = self.credit = max(min(limits.window, hello.window or limits.window), 1)
         self.advance(Event.HELLO, now)
         return {
             "version": VERSION,
@@ -239,10 +235,16 @@ class Connection:
             raise RemoteProtocolError(
                 Disconnect.TOO_LARGE, f"bodies there have up to {hello.max_body} bytes; this side takes {self._limits.max_body}"
             )
-        self.max_body, self.heartbeat, self.window, self.requests = hello.max_body, hello.heartbeat, hello.window, hello.requests
+        self.max_body, self.heartbeat, self.requests = hello.max_body, hello.heartbeat, hello.requests
+        self.window = self.credit = hello.window
         self.advance(Event.HELLO, now)
 
     # ---- windows
+
+    @property
+    def pushed(self) -> int:
+        """Notifies sent. What the hot path counts is the credit, since it stays small: the interpreter has such numbers at hand."""
+        return self.acknowledged + self.window - self.credit
 
     def acknowledge(self, count: int, now: float) -> None:
         """Takes the other side's count of notifies.
@@ -253,9 +255,9 @@ class Connection:
         if count > self.pushed:
             raise RemoteProtocolError(Disconnect.ACK_ABOVE_SENT, f"{count} notifies acknowledged, {self.pushed} sent")
         if count > self.acknowledged:
+            self.credit += count - self.acknowledged
             self.acknowledged = count
-            self.push_limit = count + self.window
-            self.unacknowledged_since = now if self.pushed > count else 0.0
+            self.unacknowledged_since = now if self.credit < self.window else 0.0
             self._pinged = 0.0
 
     def acknowledgement(self, *, all: bool = False) -> int | None:

@@ -20,13 +20,13 @@ from twisted_im.errors import ImError
 #: How far ahead of the server's clock a client id's time may be, in seconds; a store knows ids for its horizon and so much longer.
 AHEAD = 3600
 
-#: A message to be appended: (sender, device, client id, digest of the request's body, conversation or 0, peer or b"", content type,
-#: content). The peer is the user addressed; a direct conversation is found or made for it.
-Append = tuple[bytes, bytes, bytes, int, int, bytes, int, bytes]
+#: A message to be appended: (sender, device, client id, conversation or 0, peer or b"", content type, content). The peer is the user
+#: addressed; a direct conversation is found or made for it.
+Append = tuple[bytes, bytes, bytes, int, bytes, int, bytes]
 
-#: What became of it: (conversation, seq, time in ms, version of the members, digest, whether it is a repeat of an earlier one). A repeat
-#: has the first one's answer; the version in it may be old, since the message is not sent on again.
-Stored = tuple[int, int, int, int, int, bool]
+#: What became of it: (conversation, seq, time in ms, version of the members, whether it is a repeat of an earlier one). A repeat has the
+#: first one's place and time.
+Stored = tuple[int, int, int, int, bool]
 
 #: A receipt to be kept: (user, device, session number, conversation, seq, `ReceiptType`).
 Cursor = tuple[bytes, bytes, int, int, int, int]
@@ -145,8 +145,8 @@ class IStore(Interface):
         come first, and each entry sees what those before it have done.
 
         A message: NO_SUCH if the sender is not a member of the conversation, or one of the two users is no account; CONFLICT if its
-        client id was used by this sender with another digest. The same id with the same digest gives the first answer again,
-        whatever has changed since. What is refused leaves nothing behind, and its client id is free.
+        client id was used by this sender for another message, that is with another conversation, peer, type or content (as far as the
+        log still has the first). A repeat gets the first answer again, whatever has changed since. What is refused leaves nothing behind, and its client id is free.
         A receipt: NO_SUCH if the user is no member; else BAD_VALUE if there is no such row yet; else CONFLICT if this is not the number of
         the device's newest session, or the device was removed. A read counts as delivered too. Marks and cursors never go back.
         """

@@ -54,7 +54,7 @@ class Session:
         if self.behind:
             return
         self.behind = True
-        self.connection.pushed += 1
+        self.connection.credit -= 1
         self.pump.counters.behind += 1
         self.pump.write(_BEHIND)
 
@@ -87,10 +87,10 @@ class Sessions:
                         continue
                     connection, pump = session.connection, session.pump
                     room = pump.room - size
-                    if room < 0 or connection.pushed >= connection.push_limit:
+                    if room < 0 or connection.credit <= 0:
                         session.fall_behind()
                         continue
-                    connection.pushed += 1
+                    connection.credit -= 1
                     pump.room = room
                     out = pump.out
                     if not out:

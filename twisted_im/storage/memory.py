@@ -3,7 +3,8 @@
 Strategy: plain dictionaries and lists. A row is the tuple that was appended, as it came; what it got from the store is the same for
 a whole batch but for its seq, and that is its place in the list. Tuples of integers and byte strings are soon left alone by the garbage
 collector. A log keeps its newest rows and publishes its floor. Client ids are kept for each sender, in two generations, each as long
-as the horizon, so that forgetting costs nothing for each id.
+as the horizon, so that forgetting costs nothing for each id; each leads to the row's place, as one integer, which the collector need not
+look at either.
 
 One batch is one step of the commit order: all its rows and receipts share a position.
 """
@@ -41,6 +42,8 @@ from twisted_im.wire.schema import ConversationKind, ReceiptType, RowType
 #: When and in which batch a row was appended: (milliseconds since 1970, position).
 _Stamp = tuple[int, int]
 _position_of = itemgetter(1)
+#: A row's place is its conversation's id above its seq.
+_SEQ_BITS = 40
 _READ = int(ReceiptType.READ)
 
 
@@ -79,7 +82,7 @@ class _Conversation:
         """The kept rows from one index to another."""
         first = self.head - len(self.rows) + 1
         return [
-            Row(self.id, first + i, moment, row[0], row[1], row[2], RowType.MESSAGE, row[6], row[7], position)
+            Row(self.id, first + i, moment, row[0], row[1], row[2], RowType.MESSAGE, row[5], row[6], position)
             for i, (row, (moment, position)) in enumerate(zip(self.rows[start:stop], self.stamps[start:stop], strict=True), start)
         ]
 
@@ -116,8 +119,8 @@ class MemoryStore:
         self._conversations: list[_Conversation] = []
         self._direct: dict[tuple[bytes, bytes], _Conversation] = {}
         self._of_user: dict[bytes, list[_Conversation]] = {}
-        self._ids: dict[bytes, dict[bytes, Stored]] = {}
-        self._older_ids: dict[bytes, dict[bytes, Stored]] = {}
+        self._ids: dict[bytes, dict[bytes, int]] = {}
+        self._older_ids: dict[bytes, dict[bytes, int]] = {}
         self._ids_since = clock()
         self._accounts: set[bytes] = set()
         self._devices: dict[tuple[bytes, bytes], _Device] = {}
@@ -142,13 +145,15 @@ class MemoryStore:
         position, trim_at = self._position, 2 * self._keep
         results: list[Stored | ImError] = []
         for entry in messages:
-            sender, _, client_id, digest, number, peer, _, _ = entry
+            sender, _, client_id, number, peer, _, _ = entry
             ids = ids_of.get(sender)
             if ids is None:
                 ids = ids_of[sender] = {}
-            known = ids.get(client_id) or (older_ids_of and older_ids_of.get(sender, ids).get(client_id))
-            if known:
-                results.append((*known[:5], True) if known[4] == digest else ImError(Status.CONFLICT))
+            if client_id in ids:
+                results.append(self._repeated(entry, ids[client_id]))
+                continue
+            if older_ids_of and client_id in older_ids_of.get(sender, ids):
+                results.append(self._repeated(entry, older_ids_of[sender][client_id]))
                 continue
             if number:
                 conversation = conversations[number - 1] if number <= len(conversations) else None
@@ -168,9 +173,20 @@ class MemoryStore:
             conversation.stamps.append(stamp)
             if len(rows) >= trim_at:
                 del rows[: self._keep], conversation.stamps[: self._keep]
-            ids[client_id] = stored = (number, seq, moment, conversation.version, digest, False)
-            results.append(stored)
+            ids[client_id] = number << _SEQ_BITS | seq
+            results.append((number, seq, moment, conversation.version, False))
         return results
+
+    def _repeated(self, entry: Append, place: int) -> Stored | ImError:
+        """The answer to a client id that was used before, for the message at this place."""
+        number, seq = place >> _SEQ_BITS, place & (1 << _SEQ_BITS) - 1
+        conversation = self._conversations[number - 1]
+        index = seq - (conversation.head - len(conversation.rows)) - 1
+        if index < 0:  # its row is gone: what it said is not known any more
+            return number, seq, conversation.stamps[0][0], conversation.version, True
+        if conversation.rows[index][3:] != entry[3:]:
+            return ImError(Status.CONFLICT)
+        return number, seq, conversation.stamps[index][0], conversation.version, True
 
     def _open_direct(self, sender: bytes, peer: bytes) -> _Conversation | None:
         if peer not in self._accounts or sender not in self._accounts:

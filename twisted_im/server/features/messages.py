@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from zlib import adler32
 
 from twisted.internet.defer import Deferred
 
@@ -124,7 +123,7 @@ class Messages:
             raise RemoteProtocolError(Status.STALE_ID)
         session.unanswered += 1
         ledger = self._ledger
-        ledger.messages.append((session.user, session.device, client_id, adler32(body), conversation, peer, content_type, body[start:]))
+        ledger.messages.append((session.user, session.device, client_id, conversation, peer, content_type, body[start:]))
         ledger.message_origins.append((session, frame[1]))
         if len(ledger.messages) >= ledger.batch:
             ledger.crowded(session.pump)
@@ -168,7 +167,7 @@ class Messages:
                 refused += 1
                 pump.write(refusal(Command.MESSAGE, request_id, result))  # type: ignore[arg-type]  # an ImError, then
                 continue
-            conversation, seq, moment, version, _, repeated = result
+            conversation, seq, moment, version, repeated = result
             out = pump.out  # what follows is Pump.write, without the call
             if not out:
                 pump.turn.dirty.append(pump)
@@ -176,7 +175,7 @@ class Messages:
             if repeated:
                 duplicates += 1
                 continue
-            _, device, client_id, _, _, _, content_type, content = entry
+            _, device, client_id, _, _, content_type, content = entry
             uid = session.uid
             size = len(uid)
             frame = (
