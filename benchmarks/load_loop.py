@@ -418,7 +418,7 @@ class Load:
             self.delivered += 1
         else:
             self.duplicates += 1
-        out.append(_pack_receipt(_receipt_size, _RECEIPT_REQUEST, user.receipt_id, 0, conversation, seq, ReceiptType.DELIVERED))
+        out.append(_pack_receipt(_receipt_size, _RECEIPT_REQUEST, user.receipt_id, conversation, seq, ReceiptType.DELIVERED))
         user.receipt_id += 2
         self.receipts += 1
 
@@ -470,7 +470,7 @@ class Load:
                 (self.now // 1_000_000 + self.clock_offset_ms) << 16 | VERSION_7, VARIANT | user.index << 32 | number
             )
             length = _message_size + len(target) + len(self.content)
-            head = _pack_message(length, _MESSAGE_REQUEST, number << 1, 0, client_id, user.conversation, ContentType.BINARY, len(target))
+            head = _pack_message(length, _MESSAGE_REQUEST, number << 1, client_id, user.conversation, ContentType.BINARY, len(target))
             out += (head, target, self.content)
             user.flights[number % self.window] = Flight(self.now)
             self.sent += 1

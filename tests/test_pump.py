@@ -135,6 +135,17 @@ class Patient(Listener):
         self.heard += data
 
 
+class Sending:
+    """A socket whose `send` is another."""
+
+    def __init__(self, real: Any, send: Callable[[bytes], int]) -> None:
+        self._real = real
+        self.send = send
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
 def call_later(call: Callable[[], object]) -> None:
     """Calls in a moment."""
     reactor.callLater(0.01, call)
@@ -194,7 +205,7 @@ class Cork(TestCase):
         talker, listener = Patient(), Patient()
         await self.talk(talker, listener)
         direct: Any = talker.transport
-        send, answers = direct._send, iter([errno.ENOBUFS, 0, errno.EAGAIN, 0, errno.EINTR, 0])
+        send, answers = direct.socket.send, iter([errno.ENOBUFS, 0, errno.EAGAIN, 0, errno.EINTR, 0])
 
         def failing(data: bytes) -> int:
             code = next(answers, 0)
@@ -202,7 +213,7 @@ class Cork(TestCase):
                 raise OSError(code, "no room")
             return int(send(data))
 
-        direct._send = failing
+        direct.socket = Sending(direct.socket, failing)
         for number in range(6):
             direct.write(b"%d" % number)
             direct.write(b".")
@@ -340,11 +351,11 @@ class Writing(Served):
                 direct = below(self.session(raw).pump.transport)
                 noted = sends[raw.uid] = []
 
-                def send(data: bytes, real: Callable[[bytes], int] = direct._send, noted: list[int] = noted) -> int:
+                def send(data: bytes, real: Callable[[bytes], int] = direct.socket.send, noted: list[int] = noted) -> int:
                     noted.append(len(data))
                     return real(data)
 
-                direct._send = send
+                direct.socket = Sending(direct.socket, send)
             writes, frames = self.server.counters.writes, self.server.counters.frames_out
             requests = [alice.request(Command.MESSAGE, **alice.message_values("bob", b"hello")) for _ in range(30)]
             requests.append(alice.request(Command.PING))

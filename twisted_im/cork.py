@@ -15,7 +15,7 @@ import fcntl
 import select
 import sys
 import termios
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -64,24 +64,30 @@ class Readable:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._epoll: Any = None
-        self._of: dict[int, tuple[Callable[[int], bytes], Callable[[bytes], None], DirectTransport]] = {}
+        self._of: list[DirectTransport | None] = []  #: by descriptor: a list takes fewer looks at cold memory than a dictionary
+        self._count = 0
 
-    def add(self, fd: int, recv: Callable[[int], bytes], received: Callable[[bytes], None], direct: DirectTransport) -> None:
-        """Begins to read from a socket: `received` gets what `recv` gives."""
-        if not self._of:
+    def add(self, fd: int, direct: DirectTransport) -> None:
+        """Begins to read from a socket."""
+        if not self._count:
             self._epoll = select.epoll()
             self._reactor.addReader(self)
-        if fd not in self._of:
+        if fd >= len(self._of):
+            self._of += [None] * (fd + 1 - len(self._of))
+        if self._of[fd] is None:
             self._epoll.register(fd, select.EPOLLIN)
-            self._of[fd] = recv, received, direct
+            self._of[fd] = direct
+            self._count += 1
 
-    def remove(self, fd: int) -> None:
+    def remove(self, fd: int, direct: DirectTransport) -> None:
         """Reads no more from it; it may be closed already."""
-        if self._of.pop(fd, None) is None:
+        if fd >= len(self._of) or self._of[fd] is not direct:
             return
+        self._of[fd] = None
+        self._count -= 1
         with suppress(OSError):  # a closed descriptor has left the epoll by itself
             self._epoll.unregister(fd)
-        if not self._of:
+        if not self._count:
             self._reactor.removeReader(self)
             self._epoll.close()
 
@@ -93,19 +99,19 @@ class Readable:
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor is going down, and knows of these transports only through this."""
-        for *_, direct in list(self._of.values()):
+        for direct in filter(None, list(self._of)):
             direct.reactor_stopped(reason)
 
     def doRead(self) -> None:
         of, size = self._of, self.SIZE
         for fd, _ in self._epoll.poll(0, self.AT_ONCE):
-            if fd not in of:
+            direct = of[fd]
+            if direct is None:
                 continue  # it went away earlier in this loop
-            recv, received, direct = of[fd]
             try:
-                data = recv(size)
+                data = direct.socket.recv(size)
                 if data:
-                    received(data)
+                    direct.above.dataReceived(data)
                 else:
                     direct.leave_reading()
             except (BlockingIOError, InterruptedError):
@@ -117,58 +123,67 @@ class Readable:
                 direct.abortConnection()
 
 
+class _Gone:
+    """The socket of a connection that has ended, and what is above it."""
+
+    def send(self, data: bytes) -> int:
+        return len(data)
+
+    def dataReceived(self, data: bytes) -> None:
+        pass
+
+
+_GONE = _Gone()
+
+
 @implementer(IProtocol, ITransport)
 class DirectTransport:
     """A transport whose `write` is a `send` on the socket; Twisted gets only what the socket does not take.
 
     It is the protocol of a TCP connection, and the transport of what stands above it. The connection's life stays Twisted's: its
     end is met there, and so are errors.
+
+    Attributes:
+        above: the protocol.
+        socket: what is read from and written to.
     """
 
-    __slots__ = ("_above", "_fd", "_producer", "_readable", "_send", "_tail", "_tcp", "dataReceived")
+    __slots__ = ("_fd", "_producer", "_readable", "_tail", "_tcp", "above", "socket")
 
     def __init__(self, above: Any, readable: Readable | None) -> None:
-        self._above = above
+        self.above = above
+        self.socket: Any = _GONE
         self._readable = readable
         self._fd = -1
         self._producer: Any = None
-        self._send: Callable[[bytes], int] = self._closed
         self._tail = False
         self._tcp: Any = None
-        self.dataReceived: Callable[[bytes], None] = above.dataReceived
-
-    @staticmethod
-    def _closed(data: bytes) -> int:
-        return len(data)
-
-    @staticmethod
-    def _no_one(data: bytes) -> None:
-        """Nobody is above any more."""
 
     # ---- as the protocol of a TCP connection
 
     def makeConnection(self, transport: Any) -> None:
         self._tcp = transport
-        handle = transport.getHandle()
-        self._send = handle.send
+        self.socket = transport.getHandle()
         if self._readable is not None:
             transport.pauseProducing()
-            self._fd = handle.fileno()
-            self._readable.add(self._fd, handle.recv, self._above.dataReceived, self)
+            self._fd = self.socket.fileno()
+            self._readable.add(self._fd, self)
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)  # every write is a whole turn's worth; waiting for more helps nobody
         self.connectionMade()
 
     def connectionMade(self) -> None:
-        self._above.makeConnection(self)
-        self.dataReceived = self._above.dataReceived
+        self.above.makeConnection(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.above.dataReceived(data)
 
     def connectionLost(self, reason: Failure) -> None:
-        self._send, self._producer = self._closed, None
         if self._readable is not None:
-            self._readable.remove(self._fd)
+            self._readable.remove(self._fd, self)
             self._readable = None
-        above, self._above, self.dataReceived = self._above, None, self._no_one  # else they would hold each other for the collector
+        above, self.above = self.above, _GONE  # else they would hold each other for the collector
+        self.socket, self._producer = _GONE, None
         above.connectionLost(reason)
 
     def reactor_stopped(self, reason: Failure) -> None:
@@ -178,7 +193,7 @@ class DirectTransport:
     def leave_reading(self) -> None:
         """The other side has ended its stream: Twisted meets that too, and does what is to be done."""
         if self._readable is not None:
-            self._readable.remove(self._fd)
+            self._readable.remove(self._fd, self)
             self._readable = None
             self._tcp.resumeProducing()
 
@@ -191,7 +206,7 @@ class DirectTransport:
                 self._producer.pauseProducing()  # TLS may have told it to go on
             return
         try:
-            sent = self._send(data)
+            sent = self.socket.send(data)
         except OSError:  # no room now; or an error that Twisted meets too, and ends the connection in its own time
             sent = 0
         if sent < len(data):
@@ -223,11 +238,11 @@ class DirectTransport:
 
     def unsent(self) -> int:
         """Bytes that the kernel has and the other side has not acknowledged."""
-        return int.from_bytes(fcntl.ioctl(self._tcp.getHandle().fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        return int.from_bytes(fcntl.ioctl(self.socket.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
     def pauseProducing(self) -> None:
         if self._readable is not None:
-            self._readable.remove(self._fd)
+            self._readable.remove(self._fd, self)
         else:
             self._tcp.pauseProducing()
 
@@ -235,16 +250,16 @@ class DirectTransport:
         if self._readable is None:
             self._tcp.resumeProducing()
         elif not self._tcp.disconnecting:
-            self._readable.add(self._fd, self._tcp.getHandle().recv, self._above.dataReceived, self)
+            self._readable.add(self._fd, self)
 
     def loseConnection(self, *reason: Any) -> None:
         if self._readable is not None:
-            self._readable.remove(self._fd)
+            self._readable.remove(self._fd, self)
         self._tcp.loseConnection(*reason)
 
     def abortConnection(self) -> None:
         if self._readable is not None:
-            self._readable.remove(self._fd)
+            self._readable.remove(self._fd, self)
         self._tcp.abortConnection()
 
     # No __getattr__ for the rest: the interpreter is slower on every attribute of a class that has one.

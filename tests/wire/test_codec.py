@@ -174,7 +174,7 @@ def test_flat_packer_writes_the_same_frame(key: tuple[Kind, Command]) -> None:
     fixed = {field.name: bytes(16) if isinstance(bare(field), Bytes) else 0 for field in declared}
     tails: dict[str, Any] = {name: b"" for _, name in body.sized} | ({body.rest: b""} if body.rest else {})
     plain = body.write(**{name: value for name, value in fixed.items() if not name.endswith("_size")}, **tails)
-    assert pack(size, codec.tag(kind, command), 9, 0, *fixed.values()) == codec.frame(kind, command, plain, 9)
+    assert pack(size, codec.tag(kind, command), 9, *fixed.values()) == codec.frame(kind, command, plain, 9)
 
 
 def _fixed(body: Codec) -> list[str]:

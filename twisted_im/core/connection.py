@@ -177,11 +177,11 @@ class Connection(FrameReader):
         """The frames that these bytes complete; `fault` tells whether something that is no frame came after them."""
         self.heard = now
         frames = self.feed(data)
-        if self.kept or self._partial_since:
-            if not self.kept:
-                self._partial_since = 0.0
-            elif frames or not self._partial_since:
+        if self.kept:
+            if frames or not self._partial_since:
                 self._partial_since = now
+        elif self._partial_since:
+            self._partial_since = 0.0
         return frames
 
     @property

@@ -201,8 +201,8 @@ def flat(kind: Kind, command: Command) -> tuple[Callable[..., bytes], int]:
     """A packer for hot paths: header and fixed fields of one frame in a single `struct` call.
 
     Returns:
-        (pack, size): `pack(length, tag, request_id, 0, *fixed fields)`, and the size of the fixed fields, so that length is
-        `size` plus the bytes that the caller adds after them.
+        (pack, size): `pack(length, tag, request_id, *fixed fields)`, flags and status being 0, and the size of the fixed fields, so that
+        length is `size` plus the bytes that the caller adds after them.
     """
     body = CODECS[kind, command].fixed
-    return struct.Struct(HEADER.format + body.format[1:]).pack, body.size
+    return struct.Struct(HEADER.format[:-1] + "4x" + body.format[1:]).pack, body.size

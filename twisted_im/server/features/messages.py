@@ -55,21 +55,24 @@ class Audience:
 
     Attributes:
         users: who gets a message.
-        others: user → who gets that user's delivered receipt: the other member of a direct conversation.
+        first: the first member of a direct conversation.
+        told_by_first, told_by_second: who gets the delivered receipt of one of the two: the other.
     """
 
-    __slots__ = ("others", "users", "version")
+    __slots__ = ("first", "told_by_first", "told_by_second", "users", "version")
 
     def __init__(self, version: int, kind: int, users: tuple[bytes, ...]) -> None:
         self.version = version
         self.users = users
-        self.others: dict[bytes, tuple[bytes, ...]] = {}
+        self.first = users[0] if users else b""
+        self.told_by_first: tuple[bytes, ...] = ()
+        self.told_by_second: tuple[bytes, ...] = ()
         if kind == ConversationKind.DIRECT:
-            self.others = {user: tuple(u for u in users if u != user) or users for user in users}
+            self.told_by_first, self.told_by_second = users[-1:], users[:1]
 
     def told(self, user: bytes, kind: int) -> tuple[bytes, ...]:
         """Who gets a receipt of this user: of a read the user's own devices as well."""
-        others = self.others.get(user, ())
+        others = self.told_by_first if user == self.first else self.told_by_second
         return (*others, user) if kind == _READ and user not in others else others
 
 
@@ -171,7 +174,7 @@ class Messages:
             out = pump.out  # what follows is Pump.write, without the call
             if not out:
                 pump.turn.dirty.append(pump)
-            out.append(_pack_accepted(_ACCEPTED_SIZE, _ACCEPTED, request_id, 0, conversation, seq, moment))
+            out.append(_pack_accepted(_ACCEPTED_SIZE, _ACCEPTED, request_id, conversation, seq, moment))
             if repeated:
                 duplicates += 1
                 continue
@@ -180,7 +183,7 @@ class Messages:
             size = len(uid)
             frame = (
                 _pack_notify(
-                    _NOTIFY_SIZE + size + len(content), _NOTIFY, 0, 0, conversation, seq, moment, device, client_id, 0, content_type, size
+                    _NOTIFY_SIZE + size + len(content), _NOTIFY, 0, conversation, seq, moment, device, client_id, 0, content_type, size
                 )
                 + uid
                 + content
@@ -253,7 +256,7 @@ class Messages:
             out = pump.out  # what follows is Pump.write, without the call
             if not out:
                 pump.turn.dirty.append(pump)
-            out.append(_pack_received(0, _RECEIVED, request_id, 0))
+            out.append(_pack_received(0, _RECEIVED, request_id))
             moved, seq, version = result
             if not moved:
                 continue
@@ -261,11 +264,14 @@ class Messages:
             if audience is None or audience.version != version:
                 late.append((conversation, seq, kind, session))
                 continue
-            told = audience.told(user, kind) if kind == _READ else audience.others.get(user)
+            if kind == _READ:
+                told = audience.told(user, kind)
+            else:
+                told = audience.told_by_first if user == audience.first else audience.told_by_second
             if told:
                 uid = session.uid
                 size = _RECEIPT_SIZE + len(uid)
-                envelopes.append((_pack_receipt(size, _RECEIPT_NOTIFY, 0, 0, conversation, seq, kind) + uid, told, session))
+                envelopes.append((_pack_receipt(size, _RECEIPT_NOTIFY, 0, conversation, seq, kind) + uid, told, session))
         counters = self._counters
         counters.receipts += len(envelopes)
         counters.errors += refused
