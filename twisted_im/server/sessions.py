@@ -63,7 +63,7 @@ class Sessions:
     """All sessions of a node, by user and by device."""
 
     def __init__(self) -> None:
-        self.by_user: dict[bytes, list[Session]] = {}
+        self.by_user: dict[bytes, tuple[Session, ...]] = {}
         self._by_device: dict[tuple[bytes, bytes], Session] = {}
 
     def push(self, envelopes: Sequence[Envelope], dirty: list[Pump]) -> int:
@@ -112,7 +112,7 @@ class Sessions:
                 return session
             self.remove(older)
         self._by_device[key] = session
-        self.by_user.setdefault(session.user, []).append(session)
+        self.by_user[session.user] = (*self.by_user.get(session.user, ()), session)
         return older
 
     def remove(self, session: Session) -> bool:
@@ -121,10 +121,9 @@ class Sessions:
         if self._by_device.get(key) is not session:
             return False
         del self._by_device[key]
-        of_user = self.by_user[session.user]
-        of_user.remove(session)
-        if not of_user:
-            del self.by_user[session.user]
+        others = tuple(other for other in self.by_user.pop(session.user) if other is not session)
+        if others:
+            self.by_user[session.user] = others
         return True
 
     def get(self, user: bytes, device: bytes) -> Session | None:

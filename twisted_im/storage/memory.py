@@ -123,7 +123,7 @@ class MemoryStore:
         self._older_ids: dict[bytes, dict[bytes, int]] = {}
         self._ids_since = clock()
         self._accounts: set[bytes] = set()
-        self._devices: dict[tuple[bytes, bytes], _Device] = {}
+        self._devices: dict[bytes, dict[bytes, _Device]] = {}
         self._sessions = 0
         self._leases: dict[str, Lease] = {}
 
@@ -206,10 +206,11 @@ class MemoryStore:
 
     def _append_cursors(self, cursors: Sequence[Cursor]) -> list[Moved | ImError]:
         results: list[Moved | ImError] = []
-        conversations, devices, position = self._conversations, self._devices, self._position
+        conversations, devices_of, position = self._conversations, self._devices, self._position
+        nothing: dict[bytes, _Device] = {}
         for user, device_id, session, number, seq, kind in cursors:
             conversation = conversations[number - 1] if 0 < number <= len(conversations) else None
-            device = devices.get((user, device_id))
+            device = devices_of.get(user, nothing).get(device_id)
             if conversation is None or user not in conversation.members:
                 results.append(_NO_SUCH)
                 continue
@@ -265,7 +266,7 @@ class MemoryStore:
         return succeed((positions[end - 1], found[:end]))
 
     def summary(self, user: bytes, device: bytes, since: int, after: int, limit: int, behind: bool) -> Deferred[Summary]:
-        known = self._devices.get((user, device))
+        known = self._devices.get(user, {}).get(device)
         cursors = known.cursors if known is not None else {}
         changed = [
             c
@@ -324,17 +325,17 @@ class MemoryStore:
 
     def open_session(self, user: bytes, device: bytes, label: bytes, node: str) -> Deferred[Opened]:
         self._accounts.add(user)
-        known = self._devices.setdefault((user, device), _Device())
+        known = self._devices.setdefault(user, {}).setdefault(device, _Device())
         self._sessions += 1
         known.number, known.label, known.last_login = self._sessions, label, int(self._clock() * 1000)
         return succeed(Opened(known.number, self.epoch, self.horizon))
 
     def devices(self, user: bytes) -> Deferred[Sequence[Device]]:
-        mine = sorted((device, known) for (owner, device), known in self._devices.items() if owner == user)
+        mine = sorted(self._devices.get(user, {}).items())
         return succeed([Device(device, known.number, known.last_login, known.label) for device, known in mine])
 
     def remove_device(self, user: bytes, device: bytes) -> Deferred[bool]:
-        return succeed(self._devices.pop((user, device), None) is not None)
+        return succeed(self._devices.get(user, {}).pop(device, None) is not None)
 
     def accounts(self, users: Sequence[bytes], create: bool) -> Deferred[set[bytes]]:
         existing = {user for user in users if user in self._accounts}
