@@ -43,7 +43,8 @@ class FrameReader:
         if self.kept:
             data = self.kept + data
         at, end, cap, add = 0, len(data), self.cap, frames.append
-        while end - at >= HEADER_SIZE:
+        last_header = end - HEADER_SIZE
+        while at <= last_header:
             length, tag, request_id, word = _UNPACK(data, at)
             if length > cap or not _LOWEST <= tag <= _HIGHEST:
                 self.fault = self._judge(length, tag)
