@@ -327,8 +327,11 @@ class Pump:
         rest = iter(frames)
         for frame in rest:
             try:
-                handler = self.commands.get(frame[0])
-                result = (handler or self._strange)(self.context, frame)
+                handler = self.commands[frame[0]]
+            except KeyError:
+                handler = self._strange
+            try:
+                result = handler(self.context, frame)
                 if result is not None:
                     self._wait_for(result, frame)
             except ImError as error:

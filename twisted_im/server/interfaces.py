@@ -146,7 +146,8 @@ class IStore(Interface):
 
         A message: NO_SUCH if the sender is not a member of the conversation, or one of the two users is no account; CONFLICT if its
         client id was used by this sender for another message, that is with another conversation, peer, type or content (as far as the
-        log still has the first). A repeat gets the first answer again, whatever has changed since. What is refused leaves nothing behind, and its client id is free.
+        log still has the first). A repeat gets the first answer again, whatever has changed since. What is refused leaves nothing behind,
+        and its client id is free.
         A receipt: NO_SUCH if the user is no member; else BAD_VALUE if there is no such row yet; else CONFLICT if this is not the number of
         the device's newest session, or the device was removed. A read counts as delivered too. Marks and cursors never go back.
         """

@@ -126,9 +126,10 @@ class Messages:
             raise RemoteProtocolError(Status.STALE_ID)
         session.unanswered += 1
         ledger = self._ledger
-        ledger.messages.append((session.user, session.device, client_id, conversation, peer, content_type, body[start:]))
+        waiting = ledger.messages
+        waiting.append((session.user, session.device, client_id, conversation, peer, content_type, body[start:]))
         ledger.message_origins.append((session, frame[1]))
-        if len(ledger.messages) >= ledger.batch:
+        if len(waiting) >= ledger.batch:
             ledger.crowded(session.pump)
         return None
 
