@@ -553,6 +553,66 @@ class StoreContract(StoreCase):
         await self.store.open_session(newcomer, PHONE, b"", "n")
         assert await self.store.accounts([newcomer], False) == {newcomer}, "a login makes the account"
 
+    async def test_what_an_account_holds(self) -> None:
+        """If this fails, a password that was set is not asked for, or somebody who was shut out still gets in."""
+        assert await self.store.account(STRANGER) is None
+        assert await self.store.set_account(STRANGER, "a hash", None)
+        at = int(self.clock.now * 1000)
+        self.clock.now += 5
+        assert await self.store.account(STRANGER) == (STRANGER, "a hash", False, at)
+        assert not await self.store.set_account(STRANGER, None, True)
+        assert await self.store.account(STRANGER) == (STRANGER, "a hash", True, at)
+        assert await self.refused(self.store.open_session(STRANGER, PHONE, b"", "n")) is Status.NOT_AUTHENTICATED
+        assert await self.store.devices(STRANGER) == []
+        await self.store.set_account(STRANGER, "another", False)
+        assert await self.store.account(STRANGER) == (STRANGER, "another", False, at)
+        await self.store.open_session(STRANGER, PHONE, b"", "n")
+        assert (await self.store.account(ALICE))[1:3] == ("", False)
+
+    async def test_a_list_of_accounts(self) -> None:
+        """If this fails, whoever looks after the users misses some of them, or sees some twice."""
+        known = sorted([ALICE, BOB, CAROL, b"acme\0alice"])
+        await self.store.accounts([b"acme\0alice"], True)
+        assert [account.user for account in await self.store.list_accounts(b"", 10)] == known
+        found: list[bytes] = []
+        while page := await self.store.list_accounts(found[-1] if found else b"", 3):
+            found += [account.user for account in page]
+        assert found == known
+
+    async def test_resume_tokens(self) -> None:
+        """If this fails, a device whose answer was lost must type its password again, or a token that was replaced still opens the door."""
+        one, two, three, other = (bytes([n]) * 32 for n in range(4))
+        began = int(self.clock.now * 1000) - 1
+
+        async def use(token: bytes, user: bytes = BOB, device: bytes = PHONE, oldest: int = began) -> bool:
+            return bool(await self.store.use_token(user, device, token, oldest))
+
+        assert not await use(one), "no such device"
+        await self.store.open_session(BOB, PHONE, b"", "n", one)
+        await self.store.open_session(BOB, LAPTOP, b"", "n")
+        assert [await use(token) for token in (one, one, two, b"")] == [True, True, False, False]
+        assert not await use(one, user=ALICE)
+        assert not await use(one, device=LAPTOP)
+        self.clock.now += 1
+        await self.store.open_session(BOB, PHONE, b"", "n", two)
+        assert await use(one), "the answer with the second may have been lost"
+        self.clock.now += 1
+        await self.store.open_session(BOB, PHONE, b"", "n", three)
+        assert [await use(token) for token in (two, one, three, one)] == [False, True, True, False]
+        assert not await use(three, oldest=int(self.clock.now * 1000)), "too old"
+        await self.store.revoke_tokens(BOB)
+        assert not await use(three)
+        for change in (("a hash", None), (None, False)):
+            await self.store.open_session(BOB, PHONE, b"", "n", other)
+            assert await use(other)
+            await self.store.set_account(BOB, *change)
+            assert not await use(other)
+        await self.store.open_session(BOB, PHONE, b"", "n", other)
+        await self.store.remove_device(BOB, PHONE)
+        assert not await use(other)
+        await self.store.open_session(BOB, PHONE, b"", "n")
+        assert not await use(other)
+
     # ---- nodes
 
     async def test_leases(self) -> None:

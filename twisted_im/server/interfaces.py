@@ -110,6 +110,15 @@ class Device(NamedTuple):
     label: bytes
 
 
+class Account(NamedTuple):
+    """A user, as the store knows it."""
+
+    user: bytes
+    password: str  #: its argon2id hash, or "" for none
+    disabled: bool
+    created: int  #: milliseconds since 1970
+
+
 class Lease(NamedTuple):
     """A node that is alive as far as the store knows."""
 
@@ -176,17 +185,35 @@ class IStore(Interface):
         """Changes a group's members: who is removed sees nothing committed after this, nor anything else of it any more. Who is in both
         lists is removed. NO_SUCH if it is no group."""
 
-    def open_session(user: bytes, device: bytes, label: bytes, node: str) -> Deferred[Opened]:
-        """Lets one device in, with a number above all its earlier ones; makes the account and the device if they are new."""
+    def open_session(user: bytes, device: bytes, label: bytes, node: str, token: bytes = b"") -> Deferred[Opened]:
+        """Lets one device in, with a number above all its earlier ones; makes the account and the device if they are new.
+        NOT_AUTHENTICATED if the account is disabled. `token` is the hash of the resume token that the device is about to get, or b"":
+        it counts from now on, beside the one that was used last."""
+
+    def use_token(user: bytes, device: bytes, token: bytes, oldest: int) -> Deferred[bool]:
+        """Whether this is the hash of a resume token of this device, given after the time `oldest` (milliseconds). The one given last takes
+        the place of the one before, which is good until then: its answer may have been lost on the way."""
+
+    def revoke_tokens(user: bytes) -> Deferred[None]:
+        """Forgets the resume tokens of all the user's devices."""
 
     def devices(user: bytes) -> Deferred[Sequence[Device]]:
         """The user's devices, by id."""
 
     def remove_device(user: bytes, device: bytes) -> Deferred[bool]:
-        """Forgets a device and its cursors, and leaves the user's marks; True if there was one. Numbers of later sessions still rise."""
+        """Forgets a device, its cursors and its resume tokens, and leaves the user's marks; True if there was one. Numbers of later sessions still rise."""
 
     def accounts(users: Sequence[bytes], create: bool) -> Deferred[set[bytes]]:
         """Which of these existed already; with `create` the others are made."""
+
+    def account(user: bytes) -> Deferred[Account | None]:
+        """One account, or None."""
+
+    def set_account(user: bytes, password: str | None, disabled: bool | None) -> Deferred[bool]:
+        """Makes an account, or changes what is not None of it; True if it is new. Either change revokes its resume tokens."""
+
+    def list_accounts(after: bytes, limit: int) -> Deferred[Sequence[Account]]:
+        """Accounts in the order of their users, those after one; at most `limit`."""
 
     def lease(node: str, boot: bytes, address: str, seconds: float) -> Deferred[Sequence[Lease]]:
         """Says that a node lives for so long, and gives all that live, by name. NO_SUCH if another boot of this name holds a lease that has

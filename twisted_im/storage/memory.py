@@ -23,6 +23,7 @@ from zope.interface import implementer
 from twisted_im.errors import ImError, Status
 from twisted_im.server.interfaces import (
     AHEAD,
+    Account,
     Append,
     Cursor,
     Device,
@@ -88,14 +89,15 @@ class _Conversation:
 
 
 class _Device:
-    """One device of one user; cursors by conversation."""
+    """One device of one user; cursors by conversation; resume tokens as (hash, when given), the one used last and the newest."""
 
-    __slots__ = ("cursors", "label", "last_login", "number")
+    __slots__ = ("cursors", "label", "last_login", "number", "tokens")
 
     def __init__(self) -> None:
         self.number = 0
         self.label = b""
         self.last_login = 0
+        self.tokens: list[tuple[bytes, int]] = []
         self.cursors: dict[int, int] = {}
 
 
@@ -122,7 +124,7 @@ class MemoryStore:
         self._ids: dict[bytes, dict[bytes, int]] = {}
         self._older_ids: dict[bytes, dict[bytes, int]] = {}
         self._ids_since = clock()
-        self._accounts: set[bytes] = set()
+        self._accounts: dict[bytes, Account] = {}
         self._devices: dict[bytes, dict[bytes, _Device]] = {}
         self._sessions = 0
         self._leases: dict[str, Lease] = {}
@@ -323,11 +325,16 @@ class MemoryStore:
 
     # ---- sessions and accounts
 
-    def open_session(self, user: bytes, device: bytes, label: bytes, node: str) -> Deferred[Opened]:
-        self._accounts.add(user)
+    def open_session(self, user: bytes, device: bytes, label: bytes, node: str, token: bytes = b"") -> Deferred[Opened]:
+        if self._account(user).disabled:
+            return fail(ImError(Status.NOT_AUTHENTICATED))
         known = self._devices.setdefault(user, {}).setdefault(device, _Device())
         self._sessions += 1
         known.number, known.label, known.last_login = self._sessions, label, int(self._clock() * 1000)
+        if token:
+            known.tokens[1:] = [(token, known.last_login)]
+            if len(known.tokens) == 1:
+                known.tokens *= 2
         return succeed(Opened(known.number, self.epoch, self.horizon))
 
     def devices(self, user: bytes) -> Deferred[Sequence[Device]]:
@@ -337,11 +344,50 @@ class MemoryStore:
     def remove_device(self, user: bytes, device: bytes) -> Deferred[bool]:
         return succeed(self._devices.get(user, {}).pop(device, None) is not None)
 
+    def use_token(self, user: bytes, device: bytes, token: bytes, oldest: int) -> Deferred[bool]:
+        known = self._devices.get(user, {}).get(device)
+        if known is None or self._accounts[user].disabled:
+            return succeed(False)
+        for given in reversed(known.tokens):
+            if given[0] == token and given[1] > oldest:
+                if given is known.tokens[1]:
+                    known.tokens[0] = given
+                return succeed(True)
+        return succeed(False)
+
+    def revoke_tokens(self, user: bytes) -> Deferred[None]:
+        for device in self._devices.get(user, {}).values():
+            device.tokens.clear()
+        return succeed(None)
+
     def accounts(self, users: Sequence[bytes], create: bool) -> Deferred[set[bytes]]:
         existing = {user for user in users if user in self._accounts}
         if create:
-            self._accounts.update(users)
+            for user in users:
+                self._account(user)
         return succeed(existing)
+
+    def account(self, user: bytes) -> Deferred[Account | None]:
+        return succeed(self._accounts.get(user))
+
+    def set_account(self, user: bytes, password: str | None, disabled: bool | None) -> Deferred[bool]:
+        new = user not in self._accounts
+        known = self._account(user)
+        if password is not None:
+            known = known._replace(password=password)
+        if disabled is not None:
+            known = known._replace(disabled=disabled)
+        self._accounts[user] = known
+        return self.revoke_tokens(user).addCallback(lambda _: new)
+
+    def list_accounts(self, after: bytes, limit: int) -> Deferred[Sequence[Account]]:
+        return succeed([self._accounts[user] for user in sorted(self._accounts) if user > after][:limit])
+
+    def _account(self, user: bytes) -> Account:
+        known = self._accounts.get(user)
+        if known is None:
+            known = self._accounts[user] = Account(user, "", False, int(self._clock() * 1000))
+        return known
 
     def lease(self, node: str, boot: bytes, address: str, seconds: float) -> Deferred[Sequence[Lease]]:
         now = self._clock()
