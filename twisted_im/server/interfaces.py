@@ -201,7 +201,8 @@ class IStore(Interface):
         """The user's devices, by id."""
 
     def remove_device(user: bytes, device: bytes) -> Deferred[bool]:
-        """Forgets a device, its cursors and its resume tokens, and leaves the user's marks; True if there was one. Numbers of later sessions still rise."""
+        """Forgets a device, its cursors and its resume tokens, and leaves the user's marks; True if there was one. Numbers of later
+        sessions still rise."""
 
     def accounts(users: Sequence[bytes], create: bool) -> Deferred[set[bytes]]:
         """Which of these existed already; with `create` the others are made."""
