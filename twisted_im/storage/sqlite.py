@@ -1,0 +1,535 @@
+"""Everything in one SQLite file: the store of a server that must not lose anything, without anything to be installed.
+
+Strategy: two threads of the store's own, each with its own connection. One writes: all that has come while it was busy becomes one
+transaction, whatever it is — messages, logins, new accounts — so that the disk is waited for once. The other reads, from snapshots
+that no writer disturbs, and keeps house when nothing is asked: it moves the write-ahead log into the file, outside any commit, and lets
+old messages go.
+
+A failure says what may be trusted: an `ImError` UNAVAILABLE means that nothing was kept (a full disk, a locked file) and that it may be tried
+again; a `StoreError` that the disk itself failed, after which the node stops. A failed fsync is never tried again: nobody can say
+what is on the disk after it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
+
+from twisted_im.errors import ImError, Status
+from twisted_im.server.interfaces import (
+    AHEAD,
+    Account,
+    Append,
+    Cursor,
+    Device,
+    IStore,
+    Lease,
+    Members,
+    Moved,
+    Opened,
+    Overview,
+    Range,
+    Row,
+    Stored,
+    Summary,
+)
+from twisted_im.storage.sqlite_file import Database, StoreError, explained
+from twisted_im.storage.sqlite_log import ADDRESSED, COMMIT_BITS, HIGHEST, Log
+from twisted_im.wire.schema import ConversationKind, RowType
+
+log = Logger()
+
+#: Messages that are worth a commit before the turn's end. The fsync is the same for one and for a thousand.
+BATCH = 512
+#: Bytes of the write-ahead log above which it is moved into the file.
+LONG_LOG = 4 * 1024 * 1024
+#: Seconds between looks at the log's length and at old messages.
+HOUSEKEEPING = 5.0
+#: Old messages let go in one transaction: others wait for it.
+SHARE = 2000
+
+
+class _Write:
+    """One call that waits for the writer."""
+
+    __slots__ = ("arguments", "call", "done")
+
+    def __init__(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self.call = call
+        self.arguments = arguments
+        self.done: Deferred[Any] = Deferred()
+
+
+@implementer(IStore)
+class SqliteStore:
+    """An `IStore` in one file.
+
+    Args:
+        path: the file; made if it does not exist, in a directory that does.
+        horizon: seconds for which a repeated client id is recognised.
+        retention: seconds for which messages are kept, at least; 0 for ever. Never less than the horizon.
+        clock: seconds since 1970.
+        reactor: gets results from the threads, and waits between housekeeping; the installed one if None.
+
+    Raises:
+        StoreError: the file cannot be used; says why, and what to do.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        horizon: int = 7 * 24 * 3600,
+        retention: float = 0,
+        clock: Callable[[], float] = time.time,
+        reactor: Any = None,
+    ) -> None:
+        if reactor is None:
+            from twisted.internet import reactor  # installs it: not before somebody wants a store
+        self.horizon = horizon
+        self.batch = BATCH
+        self._retention = max(retention, horizon + AHEAD) if retention else 0
+        self._clock = clock
+        self._reactor = reactor
+        self._database = Database(path)
+        self._writer = self._database.connect()
+        self._reader = self._database.connect()
+        (self.epoch,) = self._reader.execute("SELECT epoch FROM store").fetchone()
+        self._log = Log(self._writer)
+        self._threads = {name: ThreadPool(1, 1, f"{self._database.path.name} {name}") for name in ("writer", "reader")}
+        for pool in self._threads.values():
+            pool.start()
+        self._pending: list[_Write] = []
+        self._busy = False
+        self._broken: Exception | None = None
+        self._closing: Deferred[None] | None = None
+        self._reads: set[Deferred[Any]] = set()
+        self._house: Any = reactor.callLater(HOUSEKEEPING, self._keep_house)
+
+    # ---- the two threads
+
+    def _write(self, call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """Has a call made within the next transaction; fires when that is on the disk."""
+        if self._broken is not None or self._closing is not None:
+            return fail(self._broken or ImError(Status.UNAVAILABLE, "the store is closed"))
+        write = _Write(call, arguments)
+        self._pending.append(write)
+        if not self._busy:
+            self._commit()
+        return write.done
+
+    def _commit(self) -> None:
+        self._busy = True
+        batch, self._pending = self._pending, []
+        done: Deferred[Any] = deferToThreadPool(self._reactor, self._threads["writer"], self._transaction, batch)
+        done.addCallbacks(self._committed, self._failed, (batch,), None, (batch,))
+        done.addBoth(self._next)
+
+    def _transaction(self, batch: Sequence[_Write]) -> list[Any]:
+        """In the writer's thread: all calls in one transaction. A call that refuses has changed nothing, and the others stand."""
+        answers: list[Any] = []
+        with self._database.alone():
+            try:
+                self._log.begin()
+                for write in batch:
+                    try:
+                        answers.append(write.call(*write.arguments))
+                    except ImError as refusal:
+                        answers.append(refusal)
+                self._log.end()
+            except BaseException as error:
+                self._undo(error)
+                raise
+        return answers
+
+    def _undo(self, error: BaseException) -> None:
+        try:
+            self._log.undo()
+        except sqlite3.Error as worse:
+            raise worse from error
+
+    def _committed(self, answers: list[Any], batch: Sequence[_Write]) -> None:
+        for write, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, ImError):
+                write.done.errback(answer)
+            else:
+                write.done.callback(answer)
+
+    def _failed(self, failure: Failure, batch: Sequence[_Write]) -> None:
+        error = self._meaning(failure.value)
+        for write in batch:
+            write.done.errback(error)
+
+    def _meaning(self, error: BaseException | None) -> BaseException:
+        """What an error from a thread means; one that is not temporary is the last."""
+        if isinstance(error, sqlite3.Error):
+            error = explained(error, self._database.path)
+        if not isinstance(error, ImError) and self._broken is None:
+            self._broken = error if isinstance(error, Exception) else StoreError(str(error))
+        return error or StoreError("unknown")
+
+    def _next(self, result: Any) -> Any:
+        self._busy = False
+        if self._pending and self._broken is None:
+            self._commit()
+        else:
+            for write in self._pending:
+                write.done.errback(self._broken or StoreError("unknown"))
+            self._pending = []
+            if self._closing is not None:
+                self._closing.callback(None)
+        return result
+
+    def _read(self, call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """Has a call made in the reader's thread, within a snapshot."""
+        if self._broken is not None or self._closing is not None:
+            return fail(self._broken or ImError(Status.UNAVAILABLE, "the store is closed"))
+
+        def snapshot() -> Any:
+            self._reader.execute("BEGIN")
+            try:
+                return call(*arguments)
+            finally:
+                self._reader.execute("ROLLBACK")
+
+        return self._in_reader(snapshot)
+
+    def _in_reader(self, call: Callable[[], Any]) -> Deferred[Any]:
+        done: Deferred[Any] = deferToThreadPool(self._reactor, self._threads["reader"], call)
+        self._reads.add(done)
+
+        def over(result: Any) -> Any:
+            self._reads.discard(done)
+            return result
+
+        return done.addBoth(over).addErrback(lambda failure: Failure(self._meaning(failure.value)))  # type: ignore[arg-type]
+
+    def close(self) -> Deferred[None]:
+        """Finishes what is under way, moves the write-ahead log into the file, and lets go. Again: nothing."""
+        if self._closing is not None:
+            return succeed(None)
+        self._house.cancel() if self._house.active() else None
+        self._closing = Deferred()
+        closed: Deferred[Any] = self._closing if self._busy else succeed(None)
+        closed.addCallback(lambda _: gatherResults(list(self._reads), consumeErrors=True))
+        closed.addErrback(lambda _: None)  # whoever asked has been told
+        return closed.addCallback(self._closed)
+
+    def _closed(self, _: object) -> None:
+        for pool in self._threads.values():
+            pool.stop()
+        try:
+            if self._broken is None:
+                self._reader.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            log.warn("closing {path}: {error}; nothing is lost", path=str(self._database.path), error=str(error))
+        finally:
+            self._reader.close()
+            self._writer.close()
+            self._database.close()
+
+    # ---- the house
+
+    def _keep_house(self) -> None:
+        if self._broken is not None or self._closing is not None:
+            return
+        path = Path(f"{self._database.path}-wal")
+        done: Deferred[Any] = succeed(None)
+        if path.exists() and path.stat().st_size > LONG_LOG:
+            done = self._in_reader(lambda: self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
+        if self._retention:
+            done.addCallback(lambda _: self._write(self._let_go, int((self._clock() - self._retention) * 1000)))
+        done.addErrback(lambda failure: log.warn("housekeeping: {why}", why=failure.getErrorMessage()))
+        done.addCallback(lambda gone: self._again(0.1 if gone == SHARE else HOUSEKEEPING))
+
+    def _again(self, seconds: float) -> None:
+        if self._closing is None:
+            self._house = self._reactor.callLater(seconds, self._keep_house)
+
+    def _let_go(self, before: int) -> int:
+        """Removes messages older than this, oldest first, a share at a time; gives how many."""
+        rows = self._writer.execute("SELECT id, conversation, seq, time FROM messages ORDER BY id LIMIT ?", (SHARE,)).fetchall()
+        floors: dict[int, int] = {}
+        last = gone = 0
+        for id, conversation, seq, moment in rows:
+            if moment >= before:
+                break
+            floors[conversation], last, gone = seq, id, gone + 1
+        if gone:
+            self._writer.executemany("UPDATE conversations SET floor = ? WHERE id = ?", [(seq, id) for id, seq in floors.items()])
+            self._writer.execute("DELETE FROM messages WHERE id <= ?", (last,))
+        return gone
+
+    # ---- the log
+
+    def append(
+        self, messages: Sequence[Append], cursors: Sequence[Cursor]
+    ) -> Deferred[tuple[list[Stored | ImError], list[Moved | ImError]]]:
+        return self._write(self._log.append, messages, cursors, int(self._clock() * 1000))
+
+    def read(self, user: bytes, conversation: int, first: int, last: int, limit: int, backward: bool) -> Deferred[Range]:
+        return self._read(self._range, user, conversation, first, last, limit, backward)
+
+    def _range(self, user: bytes, conversation: int, first: int, last: int, limit: int, backward: bool) -> Range:
+        found = self._reader.execute(
+            "SELECT head, floor FROM conversations c JOIN members m ON m.conversation = c.id AND present"
+            " WHERE c.id = ? AND m.user = (SELECT id FROM users WHERE name = ?)",
+            (min(conversation, HIGHEST), user),
+        ).fetchone()
+        if found is None:
+            raise ImError(Status.NO_SUCH, "no such conversation, or none of yours")
+        head, floor = found
+        low, high = max(first, 1), min(last, head)
+        lowest = max(low, floor + 1)  # what is gone takes no room in the answer
+        if high - lowest + 1 > limit:
+            low, high = (high - limit + 1, high) if backward else (low, lowest + limit - 1)
+        rows = self._rows("WHERE conversation = ? AND seq BETWEEN ? AND ? ORDER BY seq", conversation, min(low, HIGHEST), high)
+        return Range(low, high, head, floor, rows)
+
+    def _rows(self, where: str, *arguments: int) -> list[Row]:
+        found = self._reader.execute(
+            "SELECT conversation, seq, time, users.name, device, client_id, content_type, content, messages.id"
+            " FROM messages JOIN users ON users.id = sender " + where,
+            arguments,
+        )
+        return [
+            Row(conversation, seq, moment, sender, device, client_id, RowType.MESSAGE, kind & ADDRESSED - 1, content, id >> COMMIT_BITS)
+            for conversation, seq, moment, sender, device, client_id, kind, content, id in found
+        ]
+
+    def read_since(self, position: int, limit: int) -> Deferred[tuple[int, Sequence[Row]]]:
+        return self._read(self._since, min(position, HIGHEST >> COMMIT_BITS), limit)
+
+    def _since(self, position: int, limit: int) -> tuple[int, list[Row]]:
+        (newest,) = self._reader.execute("SELECT position FROM store").fetchone()
+        begin = (position + 1 << COMMIT_BITS) - (position == HIGHEST >> COMMIT_BITS)
+        rows = self._rows("WHERE messages.id >= ? ORDER BY messages.id LIMIT ?", min(begin, HIGHEST), limit + 1)
+        if len(rows) > limit:  # whole commits only: leave out the one that the limit cuts, unless it is the first, which must then come whole
+            newest = rows[limit].position - 1
+            if rows[0].position > newest:
+                newest = rows[0].position
+            rows = self._rows("WHERE messages.id >= ? AND messages.id < ? ORDER BY messages.id", begin, newest + 1 << COMMIT_BITS)
+        rows.sort(key=lambda row: (row.position, row.conversation, row.seq))
+        return newest, rows
+
+    def summary(self, user: bytes, device: bytes, since: int, after: int, limit: int, behind: bool) -> Deferred[Summary]:
+        return self._read(self._summary, user, device, min(since, HIGHEST), min(after, HIGHEST), limit, behind)
+
+    def _summary(self, user: bytes, device: bytes, since: int, after: int, limit: int, behind: bool) -> Summary:
+        (position,) = self._reader.execute("SELECT position FROM store").fetchone()
+        rows = self._reader.execute(
+            """
+            SELECT c.id, c.kind, c.head, c.floor, coalesce(cursors.seq, 0) AS cursor, me.delivered, me.read,
+                   coalesce(them.delivered, 0), coalesce(them.read, 0), CASE c.kind WHEN :direct THEN other.name ELSE c.name END
+            FROM users u
+            JOIN members me ON me.user = u.id AND me.present AND me.conversation > :after
+            JOIN conversations c ON c.id = me.conversation
+            LEFT JOIN devices d ON d.user = u.id AND d.device = :device
+            LEFT JOIN cursors ON cursors.device = d.id AND cursors.conversation = c.id
+            LEFT JOIN directs p ON c.kind = :direct AND p.low = min(u.id, (
+                SELECT coalesce(max(user), u.id) FROM members WHERE conversation = c.id AND user != u.id)) AND p.high = max(u.id, (
+                SELECT coalesce(max(user), u.id) FROM members WHERE conversation = c.id AND user != u.id))
+            LEFT JOIN members them ON c.kind = :direct AND them.conversation = c.id
+                 AND them.user = CASE u.id WHEN p.low THEN p.high ELSE p.low END
+            LEFT JOIN users other ON other.id = them.user
+            WHERE u.name = :user AND (c.changed > :since OR :since = 0) AND NOT (:behind AND c.head <= coalesce(cursors.seq, 0))
+            ORDER BY c.id LIMIT :limit
+            """,
+            {"user": user, "device": device, "since": since, "after": after, "limit": limit + 1, "behind": behind,
+             "direct": int(ConversationKind.DIRECT)},
+        ).fetchall()  # fmt: skip
+        return Summary(position, len(rows) > limit, [Overview(*row) for row in rows[:limit]])
+
+    # ---- members
+
+    def members(self, conversations: Sequence[int]) -> Deferred[dict[int, Members]]:
+        return self._read(self._members, self._reader, conversations)
+
+    def _members(self, connection: sqlite3.Connection, conversations: Sequence[int]) -> dict[int, Members]:
+        found = {}
+        for number in conversations:
+            known = connection.execute("SELECT version, kind FROM conversations WHERE id = ?", (min(number, HIGHEST),)).fetchone()
+            if known is not None:
+                names = connection.execute(
+                    "SELECT name FROM members JOIN users ON users.id = user WHERE conversation = ? AND present ORDER BY name", (number,)
+                )
+                found[number] = Members(*known, tuple(name for (name,) in names))
+        return found
+
+    def create_group(self, name: bytes, users: Sequence[bytes]) -> Deferred[int]:
+        return self._write(self._create_group, name, users)
+
+    def _create_group(self, name: bytes, users: Sequence[bytes]) -> int:
+        self._log.position += 1
+        return self._log.open(ConversationKind.GROUP, name, self._ids(users))
+
+    def _ids(self, users: Sequence[bytes]) -> list[int]:
+        """The users' ids; strangers get one too."""
+        self._writer.executemany("INSERT INTO users (name) VALUES (?) ON CONFLICT DO NOTHING", [(user,) for user in users])
+        return [self._writer.execute("SELECT id FROM users WHERE name = ?", (user,)).fetchone()[0] for user in users]
+
+    def change_members(self, conversation: int, add: Sequence[bytes], remove: Sequence[bytes]) -> Deferred[Members]:
+        return self._write(self._change_members, conversation, add, remove)
+
+    def _change_members(self, conversation: int, add: Sequence[bytes], remove: Sequence[bytes]) -> Members:
+        known = self._writer.execute("SELECT kind FROM conversations WHERE id = ?", (min(conversation, HIGHEST),)).fetchone()
+        if known != (ConversationKind.GROUP,):
+            raise ImError(Status.NO_SUCH, "no such conversation, or none of yours")
+        self._log.forget_conversation(conversation)
+        self._log.position += 1
+        gone = set(remove)
+        come = self._ids([user for user in add if user not in gone])
+        self._writer.executemany(
+            "INSERT INTO members VALUES (?, ?, 1, 0, 0) ON CONFLICT DO UPDATE SET present = 1", [(conversation, user) for user in come]
+        )
+        self._writer.executemany(
+            "UPDATE members SET present = 0 WHERE conversation = ? AND user = (SELECT id FROM users WHERE name = ?)",
+            [(conversation, user) for user in gone],
+        )
+        self._writer.execute(
+            "UPDATE conversations SET version = version + 1, changed = ? WHERE id = ?", (self._log.position, conversation)
+        )
+        return self._members(self._writer, [conversation])[conversation]
+
+    # ---- sessions and accounts
+
+    def open_session(self, user: bytes, device: bytes, label: bytes, node: str, token: bytes = b"") -> Deferred[Opened]:
+        return self._write(self._open_session, user, device, label, token)
+
+    def _open_session(self, user: bytes, device: bytes, label: bytes, token: bytes) -> Opened:
+        account = self._account(user)
+        if account is not None and account.disabled:
+            raise ImError(Status.NOT_AUTHENTICATED)
+        self._make_accounts([user])
+        self._log.forget_device(user, device)
+        self._log.sessions += 1
+        now = self._now()
+        self._writer.execute(
+            """
+            INSERT INTO devices (user, device, session, label, last_login, token, token_time, next_token, next_token_time)
+            VALUES ((SELECT id FROM users WHERE name = :user), :device, :session, :label, :now, :token, :time, :token, :time)
+            ON CONFLICT DO UPDATE SET session = :session, label = :label, last_login = :now,
+                token = iif(:token = x'' OR next_token != x'', token, :token), token_time = iif(:token = x'' OR next_token != x'', token_time, :time),
+                next_token = iif(:token = x'', next_token, :token), next_token_time = iif(:token = x'', next_token_time, :time)
+            """,
+            {"user": user, "device": device, "session": self._log.sessions, "label": label, "now": now, "token": token,
+             "time": now if token else 0},
+        )  # fmt: skip
+        return Opened(self._log.sessions, self.epoch, self.horizon)
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+    def use_token(self, user: bytes, device: bytes, token: bytes, oldest: int) -> Deferred[bool]:
+        return self._write(self._use_token, user, device, token, oldest)
+
+    def _use_token(self, user: bytes, device: bytes, token: bytes, oldest: int) -> bool:
+        found = self._writer.execute(
+            "SELECT devices.id, next_token = ?, (next_token = ? AND next_token_time > ?) OR (token = ? AND token_time > ?)"
+            " FROM devices JOIN users ON users.id = user WHERE name = ? AND device = ? AND NOT disabled",
+            (token, token, oldest, token, oldest, user, device),
+        ).fetchone()
+        if not token or found is None or not found[2]:
+            return False
+        if found[1]:
+            self._writer.execute("UPDATE devices SET token = next_token, token_time = next_token_time WHERE id = ?", found[:1])
+        return True
+
+    def revoke_tokens(self, user: bytes) -> Deferred[None]:
+        return self._write(self._revoke_tokens, user)
+
+    def _revoke_tokens(self, user: bytes) -> None:
+        self._writer.execute(
+            "UPDATE devices SET token = x'', token_time = 0, next_token = x'', next_token_time = 0"
+            " WHERE user = (SELECT id FROM users WHERE name = ?)",
+            (user,),
+        )
+
+    def devices(self, user: bytes) -> Deferred[Sequence[Device]]:
+        return self._read(self._devices, user)
+
+    def _devices(self, user: bytes) -> list[Device]:
+        found = self._reader.execute(
+            "SELECT device, session, last_login, label FROM devices JOIN users ON users.id = user WHERE name = ? ORDER BY device", (user,)
+        )
+        return [Device(*row) for row in found]
+
+    def remove_device(self, user: bytes, device: bytes) -> Deferred[bool]:
+        return self._write(self._remove_device, user, device)
+
+    def _remove_device(self, user: bytes, device: bytes) -> bool:
+        find = "SELECT devices.id FROM devices JOIN users ON users.id = user WHERE name = ? AND device = ?"
+        found = self._writer.execute(find, (user, device)).fetchone()
+        if found is None:
+            return False
+        self._log.forget_device(user, device)
+        self._writer.execute("DELETE FROM cursors WHERE device = ?", found)
+        self._writer.execute("DELETE FROM devices WHERE id = ?", found)
+        return True
+
+    def accounts(self, users: Sequence[bytes], create: bool) -> Deferred[set[bytes]]:
+        return self._write(self._make_accounts, users) if create else self._read(self._existing, self._reader, users)
+
+    def _existing(self, connection: sqlite3.Connection, users: Sequence[bytes]) -> set[bytes]:
+        find = "SELECT 1 FROM users WHERE name = ? AND account"
+        return {user for user in users if connection.execute(find, (user,)).fetchone()}
+
+    def _make_accounts(self, users: Sequence[bytes]) -> set[bytes]:
+        existing = self._existing(self._writer, users)
+        now = self._now()
+        self._writer.executemany(
+            "INSERT INTO users (name, account, created) VALUES (?, 1, ?) ON CONFLICT DO UPDATE SET account = 1, created = excluded.created",
+            [(user, now) for user in users if user not in existing],
+        )
+        return existing
+
+    def account(self, user: bytes) -> Deferred[Account | None]:
+        return self._read(self._account, user, self._reader)
+
+    def _account(self, user: bytes, connection: sqlite3.Connection | None = None) -> Account | None:
+        find = "SELECT name, password, disabled, created FROM users WHERE name = ? AND account"
+        row = (connection or self._writer).execute(find, (user,)).fetchone()
+        return Account(row[0], row[1], bool(row[2]), row[3]) if row else None
+
+    def set_account(self, user: bytes, password: str | None, disabled: bool | None) -> Deferred[bool]:
+        return self._write(self._set_account, user, password, disabled)
+
+    def _set_account(self, user: bytes, password: str | None, disabled: bool | None) -> bool:
+        new = not self._make_accounts([user])
+        self._writer.execute(
+            "UPDATE users SET password = coalesce(?, password), disabled = coalesce(?, disabled) WHERE name = ?", (password, disabled, user)
+        )
+        self._revoke_tokens(user)
+        return new
+
+    def list_accounts(self, after: bytes, limit: int) -> Deferred[Sequence[Account]]:
+        return self._read(self._list_accounts, after, limit)
+
+    def _list_accounts(self, after: bytes, limit: int) -> list[Account]:
+        find = "SELECT name, password, disabled, created FROM users WHERE name > ? AND account ORDER BY name LIMIT ?"
+        found = self._reader.execute(find, (after, limit))
+        return [Account(name, password, bool(disabled), created) for name, password, disabled, created in found]
+
+    # ---- nodes
+
+    def lease(self, node: str, boot: bytes, address: str, seconds: float) -> Deferred[Sequence[Lease]]:
+        return self._write(self._lease, node, boot, address, seconds)
+
+    def _lease(self, node: str, boot: bytes, address: str, seconds: float) -> list[Lease]:
+        now = self._clock()
+        held = self._writer.execute("SELECT boot, expires FROM leases WHERE node = ?", (node,)).fetchone()
+        if held is not None and held[0] != boot and held[1] > now:
+            raise ImError(Status.NO_SUCH, f"another process is the node {node}")
+        self._writer.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)", (node, boot, address, now + seconds))
+        return [Lease(*row) for row in self._writer.execute("SELECT * FROM leases WHERE expires > ? ORDER BY node", (now,))]
