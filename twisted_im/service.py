@@ -109,7 +109,9 @@ class ImServer(Service):
     def _not_started(self, failure: Failure) -> None:
         if not self._told:
             log.critical("not started: {why}", why=failure.getErrorMessage())
-        self.started.errback(failure)
+        closed = maybeDeferred(self.node.stop)  # the store may be open, and its threads would keep the process alive
+        closed.addErrback(lambda worse: log.failure("closing after that failed", worse))
+        closed.addCallback(lambda _: self.started.errback(failure))
 
     @inlineCallbacks
     def stopService(self) -> Any:

@@ -32,13 +32,26 @@ from twisted_im.cork import corked
 from twisted_im.jsonlog import JsonLog
 from twisted_im.routing.single import SingleRouter
 from twisted_im.server.authenticators import Anybody, PasswordFile, read_passwords
+from twisted_im.server.interfaces import StoreError
 from twisted_im.service import ImServer
 from twisted_im.storage.memory import MemoryStore
+from twisted_im.storage.sqlite import SqliteStore
 
 log = Logger()
 
 STRATEGIES: dict[str, Callable[[], Any]] = {"single": SingleRouter}
-STORES: dict[str, Callable[[], Any]] = {"memory": MemoryStore}
+
+DEFAULT_FILE = "twisted_im.db"
+#: kind of store → what makes it of the path after the colon
+STORES: dict[str, Callable[[str], Any]] = {"sqlite": lambda path: SqliteStore(path or DEFAULT_FILE), "memory": lambda path: MemoryStore()}
+
+
+def _store(where: str) -> str:
+    kind, colon, _ = where.partition(":")
+    if kind not in STORES or (kind == "memory" and colon):
+        raise ValueError(f"--store is one of memory, sqlite:PATH, not {where!r}")
+    return where
+
 
 DEFAULT_LISTEN = "tcp:7777:interface=127.0.0.1"
 DEFAULT_AUTH = "file:twisted_im.passwords"
@@ -104,7 +117,7 @@ class Options(usage.Options):
 
     optParameters = [
         ["strategy", "s", "single", f"How messages find their receivers: {', '.join(STRATEGIES)}.", _choice("--strategy", STRATEGIES)],
-        ["store", None, "memory", f"Where messages are kept: {', '.join(STORES)} (gone at the end).", _choice("--store", STORES)],
+        ["store", None, f"sqlite:{DEFAULT_FILE}", "Where messages are kept: sqlite:PATH, or memory (gone at the end).", _store],
         ["auth", "a", DEFAULT_AUTH, "Who may log in: file:PATH for a password file, or anonymous for anybody."],
         ["name", None, "node", "This node's name: in its greeting and its logs."],
         ["heartbeat", None, Limits.heartbeat, "Seconds without a frame after which a client pings.", _whole("--heartbeat", 5, 1800)],
@@ -248,6 +261,8 @@ class ImService(MultiService):
 
     def _not_started(self, failure: Failure) -> None:
         self._why = explained(failure.value)
+        if isinstance(failure.value, StoreError):
+            self._why = f"--store: {self._why}"
         if isinstance(failure.value, OSError | OverflowError):  # a path that is not there, a port above all ports
             self._why += "; change --listen"
         if self._up:  # it failed later than in `startService`, where an exception would have done
@@ -326,9 +341,10 @@ def makeService(options: Options) -> ImService:
     else:
         authenticator = Anybody()
         log.warn("anybody may log in under any name (--auth=anonymous)")
+    kind, _, path = options["store"].partition(":")
     service = ImService(options.parent if isinstance(options.parent, dict) else None)
     server = ImServer(
-        store=STORES[options["store"]](),
+        store=STORES[kind](path),
         router=STRATEGIES[options["strategy"]](),
         authenticator=authenticator,
         listen=options["listen"],

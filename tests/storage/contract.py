@@ -81,6 +81,7 @@ class StoreCase:
     async def _opened(self) -> Any:
         store = await maybeDeferred(self.make_store)
         self.addCleanup(store.close)
+        store.open()
         return store
 
     async def append(self, *messages: Append) -> list[Any]:
@@ -754,6 +755,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self, case: StoreContract) -> None:
         super().__init__()
         self.store = self.call(case.make_store)
+        self.call(self.store.open)
         self.model = Model()
         self.position = 0
         self.news: list[tuple[int, int, int]] = [(0, 0, 0)]  #: (position, step, commits) at moments that were looked at

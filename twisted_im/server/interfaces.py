@@ -139,6 +139,10 @@ class Credentials(NamedTuple):
     address: str  #: where the connection comes from
 
 
+class StoreError(Exception):
+    """A store that cannot be used, or no longer: one line that says why, and what to do."""
+
+
 class IStore(Interface):
     """The truth: logs, members, cursors, sessions, accounts. Every method returns a Deferred.
 
@@ -148,6 +152,9 @@ class IStore(Interface):
 
     batch = Attribute("messages that are worth a transaction of their own, before the end of a reactor turn")
     horizon = Attribute("seconds for which a repeated client id is recognised")
+
+    def open() -> None:
+        """Comes first, once, in the process that uses the store. `StoreError` if it cannot be used: one line that says why."""
 
     def append(messages: Sequence[Append], cursors: Sequence[Cursor]) -> Deferred[tuple[list[Stored | ImError], list[Moved | ImError]]]:
         """Keeps messages and receipts in one transaction; fires when it is durable, with an answer for each, in their order. The messages
@@ -221,7 +228,7 @@ class IStore(Interface):
         not ended."""
 
     def close() -> Deferred[None]:
-        """Finishes what is under way and lets go."""
+        """Finishes what is under way and lets go; also if `open` has not come, or has failed."""
 
 
 class IRouter(Interface):

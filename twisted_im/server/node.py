@@ -102,6 +102,7 @@ class Node:
         self.on_lost: list[Callable[[Pump], object]] = []
         self.known: set[bytes] = set()
         self._drained: Deferred[None] | None = None
+        self._stopped = False
         for feature in features:
             feature(self)
 
@@ -117,12 +118,15 @@ class Node:
     # ---- its life
 
     def start(self) -> Deferred[Any]:
-        """Starts the router; connections may come when this has fired."""
-        return maybeDeferred(self.router.start, self)
+        """Opens the store and starts the router; connections may come when this has fired."""
+        return maybeDeferred(self.store.open).addCallback(lambda _: self.router.start(self))
 
     @inlineCallbacks
     def stop(self) -> Any:
-        """Commits what was read, tells every client to come back later, and closes the store. Nobody may connect any more."""
+        """Commits what was read, tells every client to come back later, and closes the store. Nobody may connect any more. Again: nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
         for pump in self.pumps:
             if pump.connection.state is State.OPEN:
                 pump.suspend()

@@ -129,6 +129,9 @@ class MemoryStore:
         self._sessions = 0
         self._leases: dict[str, Lease] = {}
 
+    def open(self) -> None:
+        """Nothing is to be opened."""
+
     # ---- the log
 
     def append(

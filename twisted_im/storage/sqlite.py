@@ -5,9 +5,9 @@ transaction, whatever it is — messages, logins, new accounts — so that the d
 that no writer disturbs, and keeps house when nothing is asked: it moves the write-ahead log into the file, outside any commit, and lets
 old messages go.
 
-A failure says what may be trusted: an `ImError` UNAVAILABLE means that nothing was kept (a full disk, a locked file) and that it may be tried
-again; a `StoreError` that the disk itself failed, after which the node stops. A failed fsync is never tried again: nobody can say
-what is on the disk after it.
+A failure says what may be trusted: an `ImError` UNAVAILABLE means that nothing was kept (a full disk, a locked file) and that it may be
+tried again; a `StoreError` that the disk itself failed, after which the node stops. A failed fsync is never tried again: nobody can
+say what is on the disk after it.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ from twisted_im.server.interfaces import (
     Range,
     Row,
     Stored,
+    StoreError,
     Summary,
 )
-from twisted_im.storage.sqlite_file import Database, StoreError, explained
+from twisted_im.storage.sqlite_file import Database, explained
 from twisted_im.storage.sqlite_log import ADDRESSED, COMMIT_BITS, HIGHEST, Log
 from twisted_im.wire.schema import ConversationKind, RowType
 
@@ -81,9 +82,6 @@ class SqliteStore:
         retention: seconds for which messages are kept, at least; 0 for ever. Never less than the horizon.
         clock: seconds since 1970.
         reactor: gets results from the threads, and waits between housekeeping; the installed one if None.
-
-    Raises:
-        StoreError: the file cannot be used; says why, and what to do.
     """
 
     def __init__(
@@ -102,20 +100,35 @@ class SqliteStore:
         self._retention = max(retention, horizon + AHEAD) if retention else 0
         self._clock = clock
         self._reactor = reactor
-        self._database = Database(path)
-        self._writer = self._database.connect()
-        self._reader = self._database.connect()
-        (self.epoch,) = self._reader.execute("SELECT epoch FROM store").fetchone()
-        self._log = Log(self._writer)
-        self._threads = {name: ThreadPool(1, 1, f"{self._database.path.name} {name}") for name in ("writer", "reader")}
-        for pool in self._threads.values():
-            pool.start()
+        self._path = Path(path)
+        self.epoch = b""
+        self._database: Any = None
+        self._log: Any = None
+        self._writer: Any = None
+        self._reader: Any = None
+        self._threads = {name: ThreadPool(1, 1, f"{self._path.name} {name}") for name in ("writer", "reader")}
         self._pending: list[_Write] = []
         self._busy = False
         self._broken: Exception | None = None
         self._closing: Deferred[None] | None = None
         self._reads: set[Deferred[Any]] = set()
-        self._house: Any = reactor.callLater(HOUSEKEEPING, self._keep_house)
+        self._house: Any = None
+
+    def open(self) -> None:
+        """Opens the file and starts the threads. (Neither may be carried from one process to another, as by a server that goes into the
+        background.)
+
+        Raises:
+            StoreError: the file cannot be used; says why, and what to do.
+        """
+        self._database = Database(self._path)
+        self._writer = self._database.connect()
+        self._reader = self._database.connect()
+        (self.epoch,) = self._reader.execute("SELECT epoch FROM store").fetchone()
+        self._log = Log(self._writer)
+        for pool in self._threads.values():
+            pool.start()
+        self._again(HOUSEKEEPING)
 
     # ---- the two threads
 
@@ -133,7 +146,7 @@ class SqliteStore:
         self._busy = True
         batch, self._pending = self._pending, []
         done: Deferred[Any] = deferToThreadPool(self._reactor, self._threads["writer"], self._transaction, batch)
-        done.addCallbacks(self._committed, self._failed, (batch,), None, (batch,))
+        done.addCallbacks(self._committed, self._failed, (batch,), {}, (batch,))
         done.addBoth(self._next)
 
     def _transaction(self, batch: Sequence[_Write]) -> list[Any]:
@@ -174,7 +187,7 @@ class SqliteStore:
     def _meaning(self, error: BaseException | None) -> BaseException:
         """What an error from a thread means; one that is not temporary is the last."""
         if isinstance(error, sqlite3.Error):
-            error = explained(error, self._database.path)
+            error = explained(error, self._path)
         if not isinstance(error, ImError) and self._broken is None:
             self._broken = error if isinstance(error, Exception) else StoreError(str(error))
         return error or StoreError("unknown")
@@ -213,14 +226,17 @@ class SqliteStore:
             self._reads.discard(done)
             return result
 
-        return done.addBoth(over).addErrback(lambda failure: Failure(self._meaning(failure.value)))  # type: ignore[arg-type]
+        return done.addBoth(over).addErrback(lambda failure: Failure(self._meaning(failure.value)))
 
     def close(self) -> Deferred[None]:
         """Finishes what is under way, moves the write-ahead log into the file, and lets go. Again: nothing."""
         if self._closing is not None:
             return succeed(None)
-        self._house.cancel() if self._house.active() else None
         self._closing = Deferred()
+        if self._database is None:
+            return succeed(None)
+        if self._house.active():
+            self._house.cancel()
         closed: Deferred[Any] = self._closing if self._busy else succeed(None)
         closed.addCallback(lambda _: gatherResults(list(self._reads), consumeErrors=True))
         closed.addErrback(lambda _: None)  # whoever asked has been told
@@ -233,7 +249,7 @@ class SqliteStore:
             if self._broken is None:
                 self._reader.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.Error as error:
-            log.warn("closing {path}: {error}; nothing is lost", path=str(self._database.path), error=str(error))
+            log.warn("closing {path}: {error}; nothing is lost", path=str(self._path), error=str(error))
         finally:
             self._reader.close()
             self._writer.close()
@@ -244,7 +260,7 @@ class SqliteStore:
     def _keep_house(self) -> None:
         if self._broken is not None or self._closing is not None:
             return
-        path = Path(f"{self._database.path}-wal")
+        path = Path(f"{self._path}-wal")
         done: Deferred[Any] = succeed(None)
         if path.exists() and path.stat().st_size > LONG_LOG:
             done = self._in_reader(lambda: self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
@@ -262,12 +278,12 @@ class SqliteStore:
         rows = self._writer.execute("SELECT id, conversation, seq, time FROM messages ORDER BY id LIMIT ?", (SHARE,)).fetchall()
         floors: dict[int, int] = {}
         last = gone = 0
-        for id, conversation, seq, moment in rows:
+        for row, conversation, seq, moment in rows:
             if moment >= before:
                 break
-            floors[conversation], last, gone = seq, id, gone + 1
+            floors[conversation], last, gone = seq, row, gone + 1
         if gone:
-            self._writer.executemany("UPDATE conversations SET floor = ? WHERE id = ?", [(seq, id) for id, seq in floors.items()])
+            self._writer.executemany("UPDATE conversations SET floor = ? WHERE id = ?", [(seq, number) for number, seq in floors.items()])
             self._writer.execute("DELETE FROM messages WHERE id <= ?", (last,))
         return gone
 
@@ -304,8 +320,8 @@ class SqliteStore:
             arguments,
         )
         return [
-            Row(conversation, seq, moment, sender, device, client_id, RowType.MESSAGE, kind & ADDRESSED - 1, content, id >> COMMIT_BITS)
-            for conversation, seq, moment, sender, device, client_id, kind, content, id in found
+            Row(conversation, seq, moment, sender, device, client_id, RowType.MESSAGE, kind & ADDRESSED - 1, content, place >> COMMIT_BITS)
+            for conversation, seq, moment, sender, device, client_id, kind, content, place in found
         ]
 
     def read_since(self, position: int, limit: int) -> Deferred[tuple[int, Sequence[Row]]]:
@@ -315,7 +331,7 @@ class SqliteStore:
         (newest,) = self._reader.execute("SELECT position FROM store").fetchone()
         begin = (position + 1 << COMMIT_BITS) - (position == HIGHEST >> COMMIT_BITS)
         rows = self._rows("WHERE messages.id >= ? ORDER BY messages.id LIMIT ?", min(begin, HIGHEST), limit + 1)
-        if len(rows) > limit:  # whole commits only: leave out the one that the limit cuts, unless it is the first, which must then come whole
+        if len(rows) > limit:  # whole commits only: without the one that the limit cuts, unless it is the first, which must then come whole
             newest = rows[limit].position - 1
             if rows[0].position > newest:
                 newest = rows[0].position
@@ -364,7 +380,8 @@ class SqliteStore:
                 names = connection.execute(
                     "SELECT name FROM members JOIN users ON users.id = user WHERE conversation = ? AND present ORDER BY name", (number,)
                 )
-                found[number] = Members(*known, tuple(name for (name,) in names))
+                version, kind = known
+                found[number] = Members(version, kind, tuple(name for (name,) in names))
         return found
 
     def create_group(self, name: bytes, users: Sequence[bytes]) -> Deferred[int]:
@@ -372,7 +389,8 @@ class SqliteStore:
 
     def _create_group(self, name: bytes, users: Sequence[bytes]) -> int:
         self._log.position += 1
-        return self._log.open(ConversationKind.GROUP, name, self._ids(users))
+        made: int = self._log.open(ConversationKind.GROUP, name, self._ids(users))
+        return made
 
     def _ids(self, users: Sequence[bytes]) -> list[int]:
         """The users' ids; strangers get one too."""
@@ -420,7 +438,8 @@ class SqliteStore:
             INSERT INTO devices (user, device, session, label, last_login, token, token_time, next_token, next_token_time)
             VALUES ((SELECT id FROM users WHERE name = :user), :device, :session, :label, :now, :token, :time, :token, :time)
             ON CONFLICT DO UPDATE SET session = :session, label = :label, last_login = :now,
-                token = iif(:token = x'' OR next_token != x'', token, :token), token_time = iif(:token = x'' OR next_token != x'', token_time, :time),
+                token = iif(:token = x'' OR next_token != x'', token, :token),
+                token_time = iif(:token = x'' OR next_token != x'', token_time, :time),
                 next_token = iif(:token = x'', next_token, :token), next_token_time = iif(:token = x'', next_token_time, :time)
             """,
             {"user": user, "device": device, "session": self._log.sessions, "label": label, "now": now, "token": token,

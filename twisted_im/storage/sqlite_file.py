@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from twisted_im.errors import ImError, Status
+from twisted_im.server.interfaces import StoreError
 
 #: What SQLite's header says of a file of ours: "tim1".
 APPLICATION_ID = int.from_bytes(b"tim1", "big")
@@ -31,10 +32,6 @@ _TEMPORARY = {
     sqlite3.SQLITE_NOMEM: "out of memory",
     sqlite3.SQLITE_INTERRUPT: "interrupted",
 }
-
-
-class StoreError(Exception):
-    """A file that cannot be used, or no longer: one line that says why, and what to do."""
 
 
 def explained(error: sqlite3.Error, path: os.PathLike[str] | str) -> Exception:
@@ -132,7 +129,8 @@ class Database:
             self._look_for_truncation(connection, kept)
             connection.close()
             connection = self.connect()
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # what a crash has left is in the file before anything is accepted
+            # what a crash has left behind is in the file before anything is accepted
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             if version < self.newest:
                 if version:
                     self._back_up(connection, version)

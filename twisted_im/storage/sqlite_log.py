@@ -118,7 +118,7 @@ class Log:
     def forget(self) -> None:
         """Learns everything anew when it is asked for."""
         for known in (self._users, self._directs, self._conversations, self._devices):
-            known.clear()  # type: ignore[attr-defined]  # all are dictionaries
+            known.clear()
         self._changed.clear()
         self._moved_cursors.clear()
         self._moved_marks.clear()
@@ -139,7 +139,7 @@ class Log:
         Args:
             moment: now, in milliseconds.
         """
-        self._write_changes()  # what an earlier batch of this transaction has changed belongs to its position, and outlives this one's undoing
+        self._write_changes()  # what an earlier batch of this transaction has changed outlives this one's undoing
         self.position += 1
         stored: list[Any] = []
         if messages:
@@ -209,7 +209,7 @@ class Log:
         said = content_type + (0 if number else ADDRESSED)
         if (said, content) != (kept_type, kept_content) or known is None:
             return ImError(Status.CONFLICT)
-        if number != conversation if number else not {sender, peer} == self._pair(conversation):
+        if number != conversation if number else {sender, peer} != self._pair(conversation):
             return ImError(Status.CONFLICT)
         return conversation, seq, moment, known.version, True
 
@@ -251,7 +251,7 @@ class Log:
                 part = rows[start : start + ROWS]
                 values = ", ".join(["(?, ?)"] * len(part))
                 self._db.execute(
-                    f"WITH new(id, head) AS (VALUES {values})"  # noqa: S608  # question marks only
+                    f"WITH new(id, head) AS (VALUES {values})"  # question marks only
                     " UPDATE conversations SET head = new.head, changed = ? FROM new WHERE conversations.id = new.id",
                     (*chain.from_iterable(part), self.position),
                 )
@@ -291,8 +291,8 @@ class Log:
                 "SELECT users.name, users.id, delivered, read FROM members JOIN users ON users.id = members.user"
                 " WHERE conversation = ? AND present"
             )
-            for name, id, delivered, read in self._db.execute(find, (number,)):
-                known.members[name] = id
+            for name, user, delivered, read in self._db.execute(find, (number,)):
+                known.members[name] = user
                 known.marks[name] = [delivered, read]
         return known
 
