@@ -123,7 +123,8 @@ class Node:
 
     @inlineCallbacks
     def stop(self) -> Any:
-        """Commits what was read, tells every client to come back later, and closes the store. Nobody may connect any more. Again: nothing."""
+        """Commits what was read, tells every client to come back later, and closes the store. Nobody may connect any more. A second call
+        does nothing."""
         if self._stopped:
             return
         self._stopped = True
