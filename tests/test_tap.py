@@ -332,7 +332,7 @@ def test_operations_page_has_every_option() -> None:
     for name, _, default, *_ in [*Options.optParameters, ["listen", None, DEFAULT_LISTEN]]:
         assert re.search(rf"^\| `--{name}` \| `?{re.escape(str(default))}`? \|", page, re.MULTILINE), name
     named = set(re.findall(r"^\| `--([a-z-]+)` \|", page, re.MULTILINE))
-    assert named == {name for name, *_ in Options.optParameters} | {"listen"}, "and none that is not there"
+    assert named == {name for name, *_ in [*Options.optParameters, *Options.optFlags]} | {"listen"}, "and none that is not there"
 
 
 def test_operations_page_has_every_counter() -> None:

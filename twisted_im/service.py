@@ -49,7 +49,9 @@ class ImServer(Service):
         most: connections taken at once; by default what the process's limit on open files leaves.
         clock: seconds, monotonic.
         told_elsewhere: whoever runs this says itself why it did not start.
-        broken: called with a failure when the store can no longer be trusted; by default the reactor is stopped.
+        broken: called with a failure when the store can no longer be trusted, or another process has become this node; by default the
+            reactor is stopped.
+        standby: wait while another process of this name uses the store, and take over when it ends.
 
     Attributes:
         started: fires when every endpoint listens, or fails with the reason why one does not.
@@ -71,6 +73,7 @@ class ImServer(Service):
         clock: Callable[[], float] = time.monotonic,
         told_elsewhere: bool = False,
         broken: Callable[[Failure], object] | None = None,
+        standby: bool = False,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor  # installs it: not before somebody wants a server
@@ -85,6 +88,7 @@ class ImServer(Service):
             most=_capacity() if most is None else most,
             clock=clock,
             broken=broken if broken is not None else lambda failure: reactor.stop(),
+            standby=standby,
         )
         self.started: Deferred[None] = Deferred()
         self._told = told_elsewhere
@@ -104,7 +108,11 @@ class ImServer(Service):
         super().startService()
         opening = self.node.start()
         opening.addCallback(lambda _: self._ports.open() if self.running else None)
-        opening.addCallbacks(lambda _: self.started.callback(None), self._not_started)
+        opening.addCallbacks(self._has_started, self._not_started)
+
+    def _has_started(self, _: object) -> None:
+        self.node.tenure.address = next(iter(self.addresses), "")
+        self.started.callback(None)
 
     def _not_started(self, failure: Failure) -> None:
         if not self._told:

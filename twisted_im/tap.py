@@ -125,6 +125,8 @@ class Options(usage.Options):
         ["max-body", None, Limits.max_body, "The largest body of a frame, in bytes.", _whole("--max-body", 2048, 16 * 1024 * 1024)],
     ]  # fmt: skip
 
+    optFlags = [["standby", None, "Wait while another process of this name uses the store; take over when it ends."]]
+
     compData = usage.Completions()
 
     parent: Any = None
@@ -262,7 +264,7 @@ class ImService(MultiService):
     def _not_started(self, failure: Failure) -> None:
         self._why = explained(failure.value)
         if isinstance(failure.value, StoreError):
-            self._why = f"--store: {self._why}"
+            self._why = self._why if "--" in self._why else f"--store: {self._why}"
         if isinstance(failure.value, OSError | OverflowError):  # a path that is not there, a port above all ports
             self._why += "; change --listen"
         if self._up:  # it failed later than in `startService`, where an exception would have done
@@ -350,6 +352,7 @@ def makeService(options: Options) -> ImService:
         listen=options["listen"],
         name=options["name"],
         limits=limits,
+        standby=bool(options["standby"]),
         told_elsewhere=True,
     )
     server.setServiceParent(service)

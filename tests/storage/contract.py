@@ -630,6 +630,9 @@ class StoreContract(StoreCase):
         self.clock.now += 3.0
         assert [lease.node for lease in await self.store.lease("a", b"boot-a", "a:1", 60)] == ["a"]
         assert [lease.boot for lease in await self.store.lease("b", b"another", "b:2", 6)] == [b"boot-a", b"another"]
+        assert [lease.node for lease in await self.store.leases()] == ["a", "b"]
+        assert [lease.node for lease in await self.store.lease("b", b"another", "b:2", 0)] == ["a"], "given back"
+        assert [lease.boot for lease in await self.store.lease("b", b"a third", "b:3", 6)] == [b"boot-a", b"a third"]
 
     # ---- everything at once
 

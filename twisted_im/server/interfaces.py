@@ -224,8 +224,12 @@ class IStore(Interface):
         """Accounts in the order of their users, those after one; at most `limit`."""
 
     def lease(node: str, boot: bytes, address: str, seconds: float) -> Deferred[Sequence[Lease]]:
-        """Says that a node lives for so long, and gives all that live, by name. NO_SUCH if another boot of this name holds a lease that has
-        not ended."""
+        """Says that a node lives for so long, and gives all that live, by name; 0 seconds end its lease. NO_SUCH if another boot of this
+        name holds a lease that has not ended. A store that several processes may use fails as broken, whatever it is asked to write, once
+        another boot has taken the name that was leased here last."""
+
+    def leases() -> Deferred[Sequence[Lease]]:
+        """All nodes that live, by name."""
 
     def close() -> Deferred[None]:
         """Finishes what is under way and lets go; also if `open` has not come, or has failed."""

@@ -24,6 +24,7 @@ from twisted_im.server.interfaces import Authenticate, Envelope, IAuthenticator,
 from twisted_im.server.ledger import Ledger
 from twisted_im.server.names import answer, uid_of
 from twisted_im.server.sessions import Session, Sessions
+from twisted_im.server.tenure import Tenure, new_boot
 from twisted_im.wire.codec import notify, tag
 from twisted_im.wire.framing import Frame
 from twisted_im.wire.schema import Command, Kind
@@ -57,7 +58,9 @@ class Node:
         most: connections taken at once; those beyond are told to come back later.
         clock: seconds, monotonic.
         wall: seconds since 1970.
-        broken: called with a failure, once, when the store can no longer be trusted.
+        broken: called with a failure, once, when the store can no longer be trusted, or another process has become this node.
+        standby: wait while another process of this name uses the store.
+        boot: 16 bytes of this run's own.
 
     Attributes:
         commands: what an open session may ask for, by tag; features fill it through `register`.
@@ -82,6 +85,8 @@ class Node:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         broken: Callable[[Failure], object] = lambda failure: None,
+        standby: bool = False,
+        boot: bytes = b"",
     ) -> None:
         self.name = name
         self.store = store
@@ -103,6 +108,7 @@ class Node:
         self.known: set[bytes] = set()
         self._drained: Deferred[None] | None = None
         self._stopped = False
+        self.tenure = Tenure(store, reactor, name, boot=boot or new_boot(), standby=standby, lost=self._store_failed)
         for feature in features:
             feature(self)
 
@@ -118,8 +124,9 @@ class Node:
     # ---- its life
 
     def start(self) -> Deferred[Any]:
-        """Opens the store and starts the router; connections may come when this has fired."""
-        return maybeDeferred(self.store.open).addCallback(lambda _: self.router.start(self))
+        """Opens the store, takes this node's name there, and starts the router; connections may come when this has fired."""
+        opened = maybeDeferred(self.store.open).addCallback(lambda _: self.tenure.take())
+        return opened.addCallback(lambda _: self.router.start(self) if not self._stopped else None)
 
     @inlineCallbacks
     def stop(self) -> Any:
@@ -139,6 +146,7 @@ class Node:
             self._drained = Deferred()
             yield self._drained
         yield maybeDeferred(self.router.stop)
+        yield self.tenure.release()
         yield self.store.close()
         self.turn.stop()
 

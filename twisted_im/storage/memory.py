@@ -398,6 +398,10 @@ class MemoryStore:
         if held is not None and held.boot != boot and held.expires > now:
             return fail(ImError(Status.NO_SUCH, f"another process is the node {node}"))
         self._leases[node] = Lease(node, boot, address, now + seconds)
+        return self.leases()
+
+    def leases(self) -> Deferred[Sequence[Lease]]:
+        now = self._clock()
         return succeed([lease for _, lease in sorted(self._leases.items()) if lease.expires > now])
 
     def close(self) -> Deferred[None]:

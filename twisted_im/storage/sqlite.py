@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -113,10 +113,11 @@ class SqliteStore:
         self._closing: Deferred[None] | None = None
         self._reads: set[Deferred[Any]] = set()
         self._house: Any = None
+        self._threaded = False
 
     def open(self) -> None:
-        """Opens the file and starts the threads. (Neither may be carried from one process to another, as by a server that goes into the
-        background.)
+        """Opens the file; the threads start when the reactor does. (Neither may be carried from one process to another, as by a server that
+        goes into the background.)
 
         Raises:
             StoreError: the file cannot be used; says why, and what to do.
@@ -126,9 +127,21 @@ class SqliteStore:
         self._reader = self._database.connect()
         (self.epoch,) = self._reader.execute("SELECT epoch FROM store").fetchone()
         self._log = Log(self._writer)
-        for pool in self._threads.values():
-            pool.start()
-        self._again(HOUSEKEEPING)
+        self._reactor.callWhenRunning(self._start_threads)
+
+    def _start_threads(self) -> None:
+        """Until the reactor runs, calls are made at once, where they are asked for: a server that cannot start says so while somebody
+        waits for that at the terminal."""
+        if self._closing is None:
+            self._threaded = True
+            for pool in self._threads.values():
+                pool.start()
+            self._again(HOUSEKEEPING)
+
+    def _in_thread(self, name: str, call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        if self._threaded:
+            return deferToThreadPool(self._reactor, self._threads[name], call, *arguments)
+        return maybeDeferred(call, *arguments)
 
     # ---- the two threads
 
@@ -145,7 +158,7 @@ class SqliteStore:
     def _commit(self) -> None:
         self._busy = True
         batch, self._pending = self._pending, []
-        done: Deferred[Any] = deferToThreadPool(self._reactor, self._threads["writer"], self._transaction, batch)
+        done = self._in_thread("writer", self._transaction, batch)
         done.addCallbacks(self._committed, self._failed, (batch,), {}, (batch,))
         done.addBoth(self._next)
 
@@ -219,7 +232,7 @@ class SqliteStore:
         return self._in_reader(snapshot)
 
     def _in_reader(self, call: Callable[[], Any]) -> Deferred[Any]:
-        done: Deferred[Any] = deferToThreadPool(self._reactor, self._threads["reader"], call)
+        done = self._in_thread("reader", call)
         self._reads.add(done)
 
         def over(result: Any) -> Any:
@@ -235,7 +248,7 @@ class SqliteStore:
         self._closing = Deferred()
         if self._database is None:
             return succeed(None)
-        if self._house.active():
+        if self._house is not None and self._house.active():
             self._house.cancel()
         closed: Deferred[Any] = self._closing if self._busy else succeed(None)
         closed.addCallback(lambda _: gatherResults(list(self._reads), consumeErrors=True))
@@ -551,4 +564,15 @@ class SqliteStore:
         if held is not None and held[0] != boot and held[1] > now:
             raise ImError(Status.NO_SUCH, f"another process is the node {node}")
         self._writer.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)", (node, boot, address, now + seconds))
-        return [Lease(*row) for row in self._writer.execute("SELECT * FROM leases WHERE expires > ? ORDER BY node", (now,))]
+        if seconds:
+            self._log.tenant = node, boot
+        elif self._log.tenant == (node, boot):
+            self._log.tenant = None
+        return self._leases(self._writer)
+
+    def leases(self) -> Deferred[Sequence[Lease]]:
+        return self._read(self._leases, self._reader)
+
+    def _leases(self, connection: sqlite3.Connection) -> list[Lease]:
+        found = connection.execute("SELECT node, boot, address, expires FROM leases WHERE expires > ? ORDER BY node", (self._clock(),))
+        return [Lease(*row) for row in found]

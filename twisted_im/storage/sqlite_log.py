@@ -19,7 +19,7 @@ from itertools import chain
 from typing import Any
 
 from twisted_im.errors import ImError, Status
-from twisted_im.server.interfaces import Append, Cursor, Moved, Stored
+from twisted_im.server.interfaces import Append, Cursor, Moved, Stored, StoreError
 from twisted_im.wire.schema import ConversationKind, ReceiptType
 
 #: A row's id is its commit's position above its number in that commit.
@@ -80,6 +80,7 @@ class Log:
         self._data_version = -1
         self.position = self.sessions = 0
         self._saved = (0, 0)
+        self.tenant: tuple[str, bytes] | None = None  #: whose lease, and of which boot, must be in the file, or nothing is written
         self._users: dict[bytes, int | None] = {}
         self._directs: dict[tuple[bytes, bytes], Conversation] = {}
         self._conversations: dict[int, Conversation | None] = {}
@@ -99,6 +100,10 @@ class Log:
             self._data_version = version
             self._saved = self._db.execute("SELECT position, sessions FROM store").fetchone()
             self.position, self.sessions = self._saved
+            if self.tenant is not None:
+                held = self._db.execute("SELECT boot FROM leases WHERE node = ?", self.tenant[:1]).fetchone()
+                if held != self.tenant[1:]:
+                    raise StoreError(f"another process has become the node {self.tenant[0]!r}")
 
     def end(self) -> None:
         """Commits."""

@@ -1,0 +1,174 @@
+"""Which process is this node: a lease in the store, taken before anything is accepted, renewed while it lives, given back at its end.
+
+Strategy: a node's name is its place, and the store's clock decides who has it. A second process of the same name is refused, or stands by:
+it asks again and again, and takes over as soon as the first has given up, has died, or has not renewed in time. A process that finds
+its place taken has been taken for dead (it was stopped, or its machine was): it ends, and the store refuses what it still writes.
+
+A boot id tells two runs of one name apart. It also holds the machine and the process id, so that a process on the same machine need not
+wait for the lease of one that was killed.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_im.errors import ImError, Status
+from twisted_im.server.interfaces import Lease, StoreError
+
+log = Logger()
+
+#: Seconds that a lease lasts, between its renewals, and between a standby's questions.
+LEASE = 6.0
+RENEWAL = 2.0
+QUESTION = 0.5
+
+_BOOT = struct.Struct(">8sI4s")
+
+
+def _machine() -> bytes:
+    """What tells this run of this machine from others."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    text = boot.read_text(encoding="ascii") if boot.exists() else ""
+    return sha256(f"{os.uname().nodename} {text}".encode()).digest()[:8]
+
+
+def new_boot(random: Callable[[int], bytes] = os.urandom) -> bytes:
+    """A boot id for this process: 16 bytes."""
+    return _BOOT.pack(_machine(), os.getpid(), random(4))
+
+
+def is_gone(boot: bytes) -> bool:
+    """Whether the process of a boot id has certainly ended: it ran here, and is not there any more."""
+    machine, process, _ = _BOOT.unpack(boot) if len(boot) == _BOOT.size else (b"", 0, b"")
+    if machine != _machine() or process == os.getpid():
+        return False
+    try:
+        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return Path("/proc/self").exists()
+    except OSError:
+        return False
+    return state in "ZX"  # ended, and nobody has asked after it
+
+
+class Tenure:
+    """One process's hold of one name.
+
+    Args:
+        store: an `IStore`.
+        reactor: an `IReactorTime`.
+        name: the node's.
+        boot: 16 bytes of this run's own; see `new_boot`.
+        standby: wait while another process has the name, and do not fail.
+        lost: called, once, when another process has taken the name.
+        gone: whether the process of a boot id has certainly ended.
+    """
+
+    def __init__(
+        self,
+        store: Any,
+        reactor: Any,
+        name: str,
+        *,
+        boot: bytes,
+        standby: bool,
+        lost: Callable[[Failure], object],
+        gone: Callable[[bytes], bool] = is_gone,
+    ) -> None:
+        self._store = store
+        self._reactor = reactor
+        self._name = name
+        self._boot = boot
+        self._standby = standby
+        self._lost = lost
+        self._gone = gone
+        self._timer: Any = None
+        self._waiting: Deferred[None] | None = None
+        self._over = False
+        self._held = False
+        self.address = ""  #: where the node listens, for others to see
+
+    @inlineCallbacks
+    def take(self) -> Any:
+        """Fires when the name is this process's.
+
+        Raises:
+            StoreError: another process has it, and this one does not stand by.
+        """
+        asked = False
+        while not self._over:
+            try:
+                yield self._store.lease(self._name, self._boot, self.address, LEASE)
+            except ImError as error:
+                if error.code is not Status.NO_SUCH:
+                    raise
+            else:
+                self._held = True
+                if asked:
+                    log.info("taking over as {name}", event="taking over", name=self._name)
+                self._timer = self._reactor.callLater(RENEWAL, self._renew)
+                return
+            held = [lease for lease in (yield self._store.leases()) if lease.node == self._name]
+            if held and self._gone(held[0].boot):
+                yield self._end(held[0])
+                continue
+            if not self._standby:
+                raise StoreError(
+                    f"another process is the node {self._name!r} on this store; stop it, say another --name, or wait for it with --standby"
+                )
+            if not asked:
+                asked = True
+                log.info("standing by: another process is {name}", event="standing by", name=self._name)
+            self._waiting = Deferred()
+            self._timer = self._reactor.callLater(QUESTION, self._waiting.callback, None)
+            yield self._waiting
+
+    @inlineCallbacks
+    def _end(self, lease: Lease) -> Any:
+        """Ends the lease of a process that is dead; another may have done so already."""
+        try:
+            yield self._store.lease(lease.node, lease.boot, lease.address, 0.0)
+        except ImError as error:
+            if error.code is not Status.NO_SUCH:
+                raise
+
+    @inlineCallbacks
+    def _renew(self) -> Any:
+        self._timer = None
+        try:
+            yield self._store.lease(self._name, self._boot, self.address, LEASE)
+        except ImError as error:
+            if error.code is Status.NO_SUCH:
+                if not self._over:
+                    self._over, self._held = True, False
+                    self._lost(Failure(StoreError(f"another process has become the node {self._name!r}")))
+                return
+            log.warn("the lease could not be renewed: {why}", why=str(error))
+        except Exception:
+            return  # the store is broken, and its node is told by whoever writes
+        if not self._over:
+            self._timer = self._reactor.callLater(RENEWAL, self._renew)
+
+    @inlineCallbacks
+    def release(self) -> Any:
+        """Gives the name back at once; a wait for it ends."""
+        self._over = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        if self._waiting is not None and not self._waiting.called:
+            self._waiting.callback(None)
+        if self._held:
+            self._held = False
+            try:
+                yield self._store.lease(self._name, self._boot, self.address, 0.0)
+            except Exception as error:
+                log.warn("the lease ends by itself in {seconds} s: {why}", seconds=LEASE, why=str(error))
