@@ -366,11 +366,8 @@ class SqliteStore:
             JOIN conversations c ON c.id = me.conversation
             LEFT JOIN devices d ON d.user = u.id AND d.device = :device
             LEFT JOIN cursors ON cursors.device = d.id AND cursors.conversation = c.id
-            LEFT JOIN directs p ON c.kind = :direct AND p.low = min(u.id, (
-                SELECT coalesce(max(user), u.id) FROM members WHERE conversation = c.id AND user != u.id)) AND p.high = max(u.id, (
-                SELECT coalesce(max(user), u.id) FROM members WHERE conversation = c.id AND user != u.id))
-            LEFT JOIN members them ON c.kind = :direct AND them.conversation = c.id
-                 AND them.user = CASE u.id WHEN p.low THEN p.high ELSE p.low END
+            LEFT JOIN members them ON c.kind = :direct AND them.conversation = c.id AND (them.user != u.id OR NOT EXISTS
+                (SELECT 1 FROM members others WHERE others.conversation = c.id AND others.user != u.id))
             LEFT JOIN users other ON other.id = them.user
             WHERE u.name = :user AND (c.changed > :since OR :since = 0) AND NOT (:behind AND c.head <= coalesce(cursors.seq, 0))
             ORDER BY c.id LIMIT :limit
@@ -439,23 +436,26 @@ class SqliteStore:
         return self._write(self._open_session, user, device, label, token)
 
     def _open_session(self, user: bytes, device: bytes, label: bytes, token: bytes) -> Opened:
-        account = self._account(user)
-        if account is not None and account.disabled:
+        known = self._writer.execute("SELECT id, disabled FROM users WHERE name = ? AND account", (user,)).fetchone()
+        if known is None:
+            self._make_accounts([user])
+            known = self._log.user(user), False
+        owner, disabled = known
+        if disabled:
             raise ImError(Status.NOT_AUTHENTICATED)
-        self._make_accounts([user])
         self._log.forget_device(user, device)
         self._log.sessions += 1
         now = self._now()
         self._writer.execute(
             """
             INSERT INTO devices (user, device, session, label, last_login, token, token_time, next_token, next_token_time)
-            VALUES ((SELECT id FROM users WHERE name = :user), :device, :session, :label, :now, :token, :time, :token, :time)
+            VALUES (:user, :device, :session, :label, :now, :token, :time, :token, :time)
             ON CONFLICT DO UPDATE SET session = :session, label = :label, last_login = :now,
                 token = iif(:token = x'' OR next_token != x'', token, :token),
                 token_time = iif(:token = x'' OR next_token != x'', token_time, :time),
                 next_token = iif(:token = x'', next_token, :token), next_token_time = iif(:token = x'', next_token_time, :time)
             """,
-            {"user": user, "device": device, "session": self._log.sessions, "label": label, "now": now, "token": token,
+            {"user": owner, "device": device, "session": self._log.sessions, "label": label, "now": now, "token": token,
              "time": now if token else 0},
         )  # fmt: skip
         return Opened(self._log.sessions, self.epoch, self.horizon)
@@ -527,11 +527,11 @@ class SqliteStore:
         return existing
 
     def account(self, user: bytes) -> Deferred[Account | None]:
-        return self._read(self._account, user, self._reader)
+        return self._read(self._account, user)
 
-    def _account(self, user: bytes, connection: sqlite3.Connection | None = None) -> Account | None:
+    def _account(self, user: bytes) -> Account | None:
         find = "SELECT name, password, disabled, created FROM users WHERE name = ? AND account"
-        row = (connection or self._writer).execute(find, (user,)).fetchone()
+        row = self._reader.execute(find, (user,)).fetchone()
         return Account(row[0], row[1], bool(row[2]), row[3]) if row else None
 
     def set_account(self, user: bytes, password: str | None, disabled: bool | None) -> Deferred[bool]:
