@@ -26,7 +26,9 @@ PUBLIC = [
     "PasswordFile",
     "RemoteProtocolError",
     "SingleRouter",
+    "SqliteStore",
     "Status",
+    "StoreError",
 ]
 
 

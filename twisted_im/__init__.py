@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from twisted_im.server.interfaces import IAuthenticator as IAuthenticator
     from twisted_im.server.interfaces import IRouter as IRouter
     from twisted_im.server.interfaces import IStore as IStore
+    from twisted_im.server.interfaces import StoreError as StoreError
     from twisted_im.service import ImServer as ImServer
     from twisted_im.storage.memory import MemoryStore as MemoryStore
+    from twisted_im.storage.sqlite import SqliteStore as SqliteStore
     from twisted_im.wire.schema import ContentType as ContentType
     from twisted_im.wire.schema import LoginMethod as LoginMethod
 
@@ -51,7 +53,9 @@ _HOMES = {
     "PasswordFile": "server.authenticators",
     "RemoteProtocolError": "errors",
     "SingleRouter": "routing.single",
+    "SqliteStore": "storage.sqlite",
     "Status": "errors",
+    "StoreError": "server.interfaces",
 }
 
 __all__ = sorted(_HOMES)
