@@ -397,7 +397,7 @@ class Load:
             self._take_rare(user, tag_, request_id, body, out)
 
     def _on_message(self, user: User, body: bytes, out: list[bytes]) -> None:
-        conversation, seq, _, _, client_id, _, _, _ = _read_message(body)
+        conversation, seq, _, _, client_id, *_ = _read_message(body)
         _, half = _client_id.unpack(client_id)
         number, origin, partner = half & 0xFFFFFFFF, half >> 32 & 0x3FFFFFFF, user.partner
         if body[_message_notify_size:] != user.expected_tail or origin != partner.index:
@@ -470,7 +470,7 @@ class Load:
                 (self.now // 1_000_000 + self.clock_offset_ms) << 16 | VERSION_7, VARIANT | user.index << 32 | number
             )
             length = _message_size + len(target) + len(self.content)
-            head = _pack_message(length, _MESSAGE_REQUEST, number << 1, client_id, user.conversation, ContentType.BINARY, len(target))
+            head = _pack_message(length, _MESSAGE_REQUEST, number << 1, client_id, user.conversation, ContentType.BINARY, 0, len(target))
             out += (head, target, self.content)
             user.flights[number % self.window] = Flight(self.now)
             self.sent += 1

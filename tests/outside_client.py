@@ -107,7 +107,7 @@ class Shape:
 
 EMPTY = Shape()
 ERROR = Shape("temporary:B retry_after:I reason:rest")
-ROW = Shape("conversation:Q seq:Q time:Q device:16 client_id:16 row_type:B content_type:B sender:sized content:rest")
+ROW = Shape("conversation:Q seq:Q time:Q device:16 client_id:16 row_type:B content_type:B life:I sender:sized content:rest")
 CONVERSATION = Shape("conversation:Q kind:B head:Q floor:Q cursor:Q delivered:Q read:Q peer_delivered:Q peer_read:Q peer:rest")
 DEVICE = Shape("device:16 session:Q online:B last_login:Q label:rest")
 BODIES = {
@@ -126,7 +126,7 @@ BODIES = {
     (REQUEST, DEVICES): Shape("action:B device:16"),
     (RESPONSE, DEVICES): Shape(rows=("devices", DEVICE)),
     (NOTIFY, DISCONNECT): Shape("code:H come_back:B retry_after:I reason:rest"),
-    (REQUEST, MESSAGE): Shape("client_id:16 conversation:Q content_type:B target:sized content:rest"),
+    (REQUEST, MESSAGE): Shape("client_id:16 conversation:Q content_type:B life:I target:sized content:rest"),
     (RESPONSE, MESSAGE): Shape("conversation:Q seq:Q time:Q"),
     (NOTIFY, MESSAGE): ROW,
     (REQUEST, RECEIPT): Shape("conversation:Q seq:Q type:B"),
@@ -367,7 +367,7 @@ class OutsideClient:
 
     def send(self, to: str | int, content: bytes, client_id: bytes = b"", content_type: int = 1) -> Any:
         """Packets 1 and 2: gives the conversation, the seq and the time."""
-        own = {"client_id": client_id or self.next_id(), "content_type": content_type, "content": content}
+        own = {"client_id": client_id or self.next_id(), "content_type": content_type, "life": 0, "content": content}
         accepted = self.ask(MESSAGE, **own, **place(to))
         row = SimpleNamespace(**vars(accepted), **own, device=self.kept.device, row_type=0, sender=self.uid)
         self.kept.take(accepted.conversation, [row])

@@ -360,6 +360,7 @@ class Raw(Protocol):
             "client_id": client_id or new_id(),
             "conversation": conversation,
             "content_type": content_type,
+            "life": 0,
             "target": target,
             "content": content,
         }

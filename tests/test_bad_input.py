@@ -28,7 +28,7 @@ VALUES: dict[Command, dict[str, Any]] = {
     Command.PING: {},
     Command.KICK: {"device": bytes(16)},
     Command.DEVICES: {"action": 1, "device": bytes(16)},
-    Command.MESSAGE: {"client_id": bytes(16), "conversation": 0, "content_type": 1, "target": b"carol", "content": b"hello"},
+    Command.MESSAGE: {"client_id": bytes(16), "conversation": 0, "content_type": 1, "life": 0, "target": b"carol", "content": b"hello"},
     Command.RECEIPT: {"conversation": 1, "seq": 1, "type": 1},
     Command.SYNC: {"since": 0, "after": 0, "limit": 0, "scope": 0},
     Command.HISTORY: {"conversation": 1, "first": 1, "last": 1, "limit": 0, "direction": 0},

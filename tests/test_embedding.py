@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,10 @@ class EmbeddingPage(TestCase):
     @inlineCallbacks
     def test_server_and_client(self) -> Any:
         """A team that copies the page gets a server with its own accounts, and two clients that talk over it."""
+        before, folder = os.getcwd(), tempfile.mkdtemp(prefix="twisted_im-")
+        self.addCleanup(shutil.rmtree, folder)
+        self.addCleanup(os.chdir, before)
+        os.chdir(folder)  # the page keeps its messages where it is run
         server_page, client_page, *_ = examples()
         server: ImServer = server_page["server"]
         self.assertEqual(list(IServiceCollection(server_page["application"])), [server])

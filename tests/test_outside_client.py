@@ -227,7 +227,7 @@ def test_the_same_client_id_is_the_same_message(enter: Any) -> None:
 def test_requests_in_flight_keep_their_order(enter: Any) -> None:
     """If this fails, messages that are typed fast come out of order."""
     jack, kate = enter("jack"), enter("kate")
-    plain = {"content_type": 1, **im.place("kate")}
+    plain = {"content_type": 1, "life": 0, **im.place("kate")}
     asked = [jack.request(im.MESSAGE, client_id=jack.next_id(), content=b"%d" % number, **plain) for number in range(100)]
     assert [jack.answer(one).seq for one in asked] == list(range(1, 101))
     while len(contents(kate)) < 100:
@@ -453,7 +453,8 @@ def test_what_a_server_may_begin_is_answered(scripted: tuple[OutsideClient, sock
 def test_rows_that_are_gone_are_not_waited_for(scripted: tuple[OutsideClient, socket.socket]) -> None:
     """If this fails, a client hangs at the first message that a server no longer has."""
     client, server = scripted
-    row = {"conversation": 12, "time": 1, "device": bytes(16), "client_id": bytes(16), "row_type": 0, "content_type": 1, "sender": b"bob"}
+    plain = {"row_type": 0, "content_type": 1, "life": 0, "sender": b"bob"}
+    row = {"conversation": 12, "time": 1, "device": bytes(16), "client_id": bytes(16), **plain}
     rows = [SimpleNamespace(**row, seq=seq, content=b"%d" % seq) for seq in (5, 8)]
     answer = im.BODIES[im.RESPONSE, im.HISTORY].write(first=1, last=7, head=8, floor=3, messages=rows[:1])
     server.sendall(im.frame(im.NOTIFY, im.MESSAGE, 0, im.ROW.write(**vars(rows[1]))) + im.frame(im.RESPONSE, im.HISTORY, 3, answer))

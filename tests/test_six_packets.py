@@ -573,7 +573,7 @@ class Devices(Served):
         bob = Person(self, "bob")
         await bob.client.when_online()
         raw, greeted = await self.user("carol"), await self.greeted()
-        second = await self.serve(store=first.node.store)
+        second = await self.serve(store=first.node.store, name="second")
         alice = await self.user("alice")
         first.node.redirect(second.addresses[0])
         last = await raw.ended()

@@ -259,6 +259,7 @@ static void send_message(struct user *user)
     put64(client_id + 8, VARIANT | (uint64_t)(user - users) << 32 | number);
     put64(body + AT_REQUEST_MESSAGE_CONVERSATION, user->conversation);
     body[AT_REQUEST_MESSAGE_CONTENT_TYPE] = CONTENT_TYPE_BINARY;
+    put32(body + AT_REQUEST_MESSAGE_LIFE, 0);
     body[AT_REQUEST_MESSAGE_TARGET_SIZE] = target_size;
     memcpy(body + SIZE_REQUEST_MESSAGE, partner->uid, target_size);
     memcpy(body + SIZE_REQUEST_MESSAGE + target_size, content, payload);

@@ -361,6 +361,7 @@ static bool on_message(struct connection *c, uint32_t request_id, const uint8_t 
         memcpy(notify + AT_NOTIFY_MESSAGE_CLIENT_ID, body + AT_REQUEST_MESSAGE_CLIENT_ID, ID_SIZE);
         notify[AT_NOTIFY_MESSAGE_ROW_TYPE] = ROW_TYPE_MESSAGE;
         notify[AT_NOTIFY_MESSAGE_CONTENT_TYPE] = body[AT_REQUEST_MESSAGE_CONTENT_TYPE];
+        put32(notify + AT_NOTIFY_MESSAGE_LIFE, get32(body + AT_REQUEST_MESSAGE_LIFE));
         notify[AT_NOTIFY_MESSAGE_SENDER_SIZE] = sender->uid_size;
         memcpy(notify + SIZE_NOTIFY_MESSAGE, sender->uid, sender->uid_size);
         memcpy(notify + SIZE_NOTIFY_MESSAGE + sender->uid_size, body + content_at, content_size);

@@ -58,7 +58,7 @@ def sent(address: str, content: bytes) -> int:
 
 def send(talk: Talk, content: bytes) -> int:
     client_id = int(time.time() * 1000).to_bytes(6, "big") + os.urandom(10)
-    answer = talk.ask(Command.MESSAGE, client_id=client_id, conversation=0, content_type=1, target=b"bob", content=content)
+    answer = talk.ask(Command.MESSAGE, client_id=client_id, conversation=0, content_type=1, life=0, target=b"bob", content=content)
     return answer[2] & 0xFFFF if answer[0] == tag(Kind.RESPONSE, Command.MESSAGE) else -1  # else it has said goodbye
 
 

@@ -42,11 +42,11 @@ _numbers = count(1)
 
 
 def message(
-    sender: bytes, to: bytes | int, content: bytes = b"hello", *, client_id: bytes = b"", device: bytes = LAPTOP
+    sender: bytes, to: bytes | int, content: bytes = b"hello", *, client_id: bytes = b"", device: bytes = LAPTOP, life: int = 0
 ) -> Append:
     """A message to a user or a conversation, with a client id of its own unless one is given."""
     conversation, peer = (to, b"") if isinstance(to, int) else (0, to)
-    return sender, device, client_id or next(_numbers).to_bytes(16, "big"), conversation, peer, TEXT, content
+    return sender, device, client_id or next(_numbers).to_bytes(16, "big"), conversation, peer, TEXT, life, content
 
 
 def told(answer: Any) -> Any:
@@ -157,7 +157,7 @@ class StoreContract(StoreCase):
         """If this fails, a message is changed on its way: its bytes, who sent it, or when it was accepted."""
         contents = [b"", bytes(range(256)), b"\0" * 3, "größe\u2028".encode(), b"x" * 65_280]
         entries = [
-            (ALICE, PHONE, bytes([i]) * 16, 0, BOB, kind, content)
+            (ALICE, PHONE, bytes([i]) * 16, 0, BOB, kind, 0, content)
             for i, (kind, content) in enumerate(zip([1, 3, 4, 2, 3], contents, strict=True))
         ]
         stored = await self.append(*entries)
@@ -165,7 +165,7 @@ class StoreContract(StoreCase):
         for row, entry, answer in zip(found.rows, entries, stored, strict=True):
             assert answer[4] is False
             assert (row.conversation, row.seq, row.time) == answer[:3]
-            assert (row.sender, row.device, row.client_id, row.content_type, row.content) == (*entry[:3], *entry[5:])
+            assert (row.sender, row.device, row.client_id, row.content_type, row.content) == (*entry[:3], entry[5], entry[7])
             assert row.row_type == RowType.MESSAGE
             assert row.time == int(self.clock() * 1000)
 
@@ -192,7 +192,7 @@ class StoreContract(StoreCase):
             message(ALICE, BOB),
             message(ALICE, CAROL, client_id=b"i" * 16),
             message(ALICE, BOB, b"another", client_id=b"i" * 16),
-            (*entry[:5], TEXT + 1, entry[6]),
+            (*entry[:5], TEXT + 1, *entry[6:]),
         )
         assert again == (*first[:4], True)
         assert other[:2] == (first[0], 2)
@@ -249,7 +249,7 @@ class StoreContract(StoreCase):
         numbers = {(await each).number for each in opening}
         assert len(numbers) == 4
         rows = (await self.store.read(BOB, answers[0][0][0], 1, MAX_U64, 100, False)).rows
-        assert [row.content for row in rows] == [batch[0][6] for _, batch in sorted(zip((a[0][1] for a in answers), batches, strict=True))]
+        assert [row.content for row in rows] == [batch[0][7] for _, batch in sorted(zip((a[0][1] for a in answers), batches, strict=True))]
 
     # ---- receipts
 
@@ -500,6 +500,25 @@ class StoreContract(StoreCase):
             assert await self.refused(self.store.change_members(number, [CAROL], [])) is Status.NO_SUCH
         assert await self.append(message(CAROL, direct)) == [Status.NO_SUCH]
 
+    # ---- what ends
+
+    async def test_a_life_that_is_over_leaves_a_tombstone(self) -> None:
+        """If this fails, a message that was to vanish can still be read, or its place is missing and clients wait for it for ever."""
+        passing = message(ALICE, BOB, b"soon gone", life=60)
+        (conversation, *_), _ = await self.append(passing, message(ALICE, BOB, b"stays"))
+        self.clock.now += 59
+        found = await self.store.read(BOB, conversation, 1, 2, 10, False)
+        assert [(row.row_type, row.life, row.content) for row in found.rows] == [(0, 60, b"soon gone"), (0, 0, b"stays")]
+        self.clock.now += 1
+        found = await self.store.read(BOB, conversation, 1, 2, 10, False)
+        _, rows = await self.store.read_since(0, 10)
+        for row, kept in (found.rows, rows):
+            assert (row.seq, row.row_type, row.content) == (1, RowType.TOMBSTONE, b"")
+            assert (kept.seq, kept.row_type, kept.content) == (2, RowType.MESSAGE, b"stays")
+        repeat, _ = await self.append(passing, message(ALICE, BOB))
+        assert repeat[:2] == (conversation, 1)
+        assert repeat[4] is True
+
     # ---- sessions and accounts
 
     async def test_session_numbers_rise(self) -> None:
@@ -684,7 +703,7 @@ class Model:
         Returns:
             a status, or (conversation, seq, version or None for a repeat, whether it is a repeat).
         """
-        sender, device, client_id, conversation, peer, kind, content = entry
+        sender, device, client_id, conversation, peer, kind, _, content = entry
         said = entry[3:]
         if (sender, client_id) in self.ids:
             known, *place = self.ids[sender, client_id]
@@ -832,7 +851,7 @@ class Machine(RuleBasedStateMachine):
         entries: list[Append] = []
         for sender, device, client_id, to, kind, content in messages:
             conversation, peer = (self.place(to), b"") if isinstance(to, int) else (0, to)
-            entries.append((sender, device, client_id, conversation, peer, kind, content))
+            entries.append((sender, device, client_id, conversation, peer, kind, 0, content))
         cursors = [
             (user, device, self.model.sessions.get((user, device), 1) + (0 if newest else 1), self.place(number), seq, kind)
             for user, device, newest, number, seq, kind in receipts

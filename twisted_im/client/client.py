@@ -397,6 +397,7 @@ class Client(Service):
         content: str | bytes | dict[str, Any] | list[Any],
         content_type: int | None = None,
         *,
+        life: int = 0,
         client_id: bytes = b"",
     ) -> Sending:
         """Sends a message, now or as soon as there is a connection.
@@ -405,6 +406,7 @@ class Client(Service):
             to: a user, or a conversation's id.
             content: text, bytes, or something for JSON.
             content_type: what it is, where the kind of `content` does not say so.
+            life: seconds for which it may be seen after it was accepted; 0 for ever. After that only its place in the conversation is left.
             client_id: that of a message which an earlier run of the application has sent without learning what became of it; the
                 server then takes it once. By default a new one is made.
 
@@ -412,7 +414,7 @@ class Client(Service):
             LocalProtocolError: it is too large, is addressed to nobody, or the queue is full.
         """
         kind, data = typed(content, content_type)
-        sending = self._sender.send(to, kind, data, client_id=client_id, most=self._limits.max_body)
+        sending = self._sender.send(to, kind, data, life=life, client_id=client_id, most=self._limits.max_body)
         self._turn.book()
         return sending
 

@@ -134,7 +134,7 @@ class Sender:
         self._session: Session | None = None
         self._looking = False
 
-    def send(self, to: str | int, content_type: int, content: bytes, *, client_id: bytes, most: int) -> Sending:
+    def send(self, to: str | int, content_type: int, content: bytes, *, life: int, client_id: bytes, most: int) -> Sending:
         """Queues one message.
 
         Raises:
@@ -146,8 +146,11 @@ class Sender:
             raise LocalProtocolError(Status.BAD_VALUE, f"a client id has 16 bytes, not {len(client_id)}")
         if isinstance(to, int) and not 0 < to < 1 << 64:
             raise LocalProtocolError(Status.BAD_VALUE, f"{to} is no conversation's id")
+        if not 0 <= life < 1 << 32:
+            raise LocalProtocolError(Status.BAD_VALUE, f"a life is a number of seconds from 0 to {(1 << 32) - 1}, not {life}")
         where = {"conversation": to, "target": b""} if isinstance(to, int) else {"conversation": 0, "target": uid_bytes(to)}
-        sending = Sending({**where, "content_type": content_type, "content": content}, self._drop, given=bool(client_id))
+        body = {**where, "content_type": content_type, "life": life, "content": content}
+        sending = Sending(body, self._drop, given=bool(client_id))
         sending.entered(self.outbox.add(sending, self._clock(), client_id=client_id))
         return sending
 

@@ -22,6 +22,7 @@ class Message:
         client_id: what identifies it for its sender.
         content_type: a `ContentType`; a number that this version does not know is left as it is.
         withdrawn: it expired, or may no longer be seen; the content is empty.
+        life: seconds after `time` for which it may be seen; 0 for ever.
     """
 
     conversation: int
@@ -33,6 +34,12 @@ class Message:
     content_type: int
     content: bytes
     withdrawn: bool = False
+    life: int = 0
+
+    @property
+    def expires(self) -> int | None:
+        """When it is to be forgotten, in milliseconds since 1970; None for never."""
+        return self.time + self.life * 1000 if self.life else None
 
     @property
     def text(self) -> str:
@@ -61,6 +68,7 @@ class Message:
             content_type=row.content_type,
             content=row.content,
             withdrawn=row.row_type == RowType.TOMBSTONE,
+            life=row.life,
         )
 
 

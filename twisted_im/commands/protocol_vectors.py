@@ -76,11 +76,11 @@ LOGIN = {
     "method": LoginMethod.PASSWORD, "device": ALICES_PHONE, "tenant": b"", "uid": b"alice", "label": b"phone", "secret": b"correct horse",
 }  # fmt: skip
 MESSAGE = {
-    "client_id": CLIENT_ID, "conversation": 0, "content_type": ContentType.TEXT, "target": b"bob", "content": b"Hello, Bob",
+    "client_id": CLIENT_ID, "conversation": 0, "content_type": ContentType.TEXT, "life": 0, "target": b"bob", "content": b"Hello, Bob",
 }  # fmt: skip
 ROW = {
     "conversation": CONVERSATION, "seq": 1, "time": TIME + 2000, "device": ALICES_PHONE, "client_id": CLIENT_ID,
-    "row_type": RowType.MESSAGE, "content_type": ContentType.TEXT, "sender": b"alice", "content": b"Hello, Bob",
+    "row_type": RowType.MESSAGE, "content_type": ContentType.TEXT, "life": 0, "sender": b"alice", "content": b"Hello, Bob",
 }  # fmt: skip
 TOMBSTONE = ROW | {"seq": 2, "row_type": RowType.TOMBSTONE, "content": b""}
 SYNC_ROW = {

@@ -20,9 +20,9 @@ from twisted_im.errors import ImError
 #: How far ahead of the server's clock a client id's time may be, in seconds; a store knows ids for its horizon and so much longer.
 AHEAD = 3600
 
-#: A message to be appended: (sender, device, client id, conversation or 0, peer or b"", content type, content). The peer is the user
-#: addressed; a direct conversation is found or made for it.
-Append = tuple[bytes, bytes, bytes, int, bytes, int, bytes]
+#: A message to be appended: (sender, device, client id, conversation or 0, peer or b"", content type, life in seconds or 0, content). The
+#: peer is the user addressed; a direct conversation is found or made for it.
+Append = tuple[bytes, bytes, bytes, int, bytes, int, int, bytes]
 
 #: What became of it: (conversation, seq, time in ms, version of the members, whether it is a repeat of an earlier one). A repeat has the
 #: first one's place and time.
@@ -39,7 +39,7 @@ Envelope = tuple[bytes, tuple[bytes, ...], Any]
 
 
 class Row(NamedTuple):
-    """One row of a conversation's log."""
+    """One row of a conversation's log. When its life is over it is a tombstone, with an empty content."""
 
     conversation: int
     seq: int
@@ -49,6 +49,7 @@ class Row(NamedTuple):
     client_id: bytes
     row_type: int
     content_type: int
+    life: int  #: seconds after its time; 0 for ever
     content: bytes
     position: int  #: in the store's commit order
 
@@ -161,7 +162,7 @@ class IStore(Interface):
         come first, and each entry sees what those before it have done.
 
         A message: NO_SUCH if the sender is not a member of the conversation, or one of the two users is no account; CONFLICT if its
-        client id was used by this sender for another message, that is with another conversation, peer, type or content (as far as the
+        client id was used by this sender for another message, that is with another conversation, peer, type, life or content (as far as the
         log still has the first). A repeat gets the first answer again, whatever has changed since. What is refused leaves nothing behind,
         and its client id is free.
         A receipt: NO_SUCH if the user is no member; else BAD_VALUE if there is no such row yet; else CONFLICT if this is not the number of

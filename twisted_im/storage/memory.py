@@ -79,13 +79,15 @@ class _Conversation:
         self.read: dict[bytes, int] = {}
         self.changed = 0
 
-    def slice(self, start: int, stop: int | None = None) -> list[Row]:
+    def slice(self, now: float, start: int, stop: int | None = None) -> list[Row]:
         """The kept rows from one index to another."""
         first = self.head - len(self.rows) + 1
-        return [
-            Row(self.id, first + i, moment, row[0], row[1], row[2], RowType.MESSAGE, row[5], row[6], position)
-            for i, (row, (moment, position)) in enumerate(zip(self.rows[start:stop], self.stamps[start:stop], strict=True), start)
-        ]
+        rows = []
+        for i, (row, (moment, position)) in enumerate(zip(self.rows[start:stop], self.stamps[start:stop], strict=True), start):
+            over = row[6] and moment + row[6] * 1000 <= now * 1000
+            kind, content = (RowType.TOMBSTONE, b"") if over else (RowType.MESSAGE, row[7])
+            rows.append(Row(self.id, first + i, moment, row[0], row[1], row[2], kind, row[5], row[6], content, position))
+        return rows
 
 
 class _Device:
@@ -150,7 +152,7 @@ class MemoryStore:
         position, trim_at = self._position, 2 * self._keep
         results: list[Stored | ImError] = []
         for entry in messages:
-            sender, _, client_id, number, peer, _, _ = entry
+            sender, _, client_id, number, peer, _, _, _ = entry
             ids = ids_of.get(sender)
             if ids is None:
                 ids = ids_of[sender] = {}
@@ -255,13 +257,13 @@ class MemoryStore:
         lowest = max(low, floor + 1)  # what is gone takes no room in the answer
         if high - lowest + 1 > limit:
             low, high = (high - limit + 1, high) if backward else (low, lowest + limit - 1)
-        return succeed(Range(low, high, found.head, floor, found.slice(max(low - 1 - floor, 0), max(high - floor, 0))))
+        return succeed(Range(low, high, found.head, floor, found.slice(self._clock(), max(low - 1 - floor, 0), max(high - floor, 0))))
 
     def read_since(self, position: int, limit: int) -> Deferred[tuple[int, Sequence[Row]]]:
         found: list[Row] = []
         for conversation in self._conversations:
             if conversation.changed > position:
-                found += conversation.slice(bisect_right(conversation.stamps, position, key=_position_of))
+                found += conversation.slice(self._clock(), bisect_right(conversation.stamps, position, key=_position_of))
         found.sort(key=lambda row: (row.position, row.conversation, row.seq))
         if len(found) <= limit:
             return succeed((self._position, found))

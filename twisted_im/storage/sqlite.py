@@ -277,14 +277,24 @@ class SqliteStore:
         done: Deferred[Any] = succeed(None)
         if path.exists() and path.stat().st_size > LONG_LOG:
             done = self._in_reader(lambda: self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
-        if self._retention:
-            done.addCallback(lambda _: self._write(self._let_go, int((self._clock() - self._retention) * 1000)))
+        done.addCallback(lambda _: self._write(self._clear_out))
         done.addErrback(lambda failure: log.warn("housekeeping: {why}", why=failure.getErrorMessage()))
-        done.addCallback(lambda gone: self._again(0.1 if gone == SHARE else HOUSEKEEPING))
+        done.addCallback(lambda more: self._again(0.1 if more else HOUSEKEEPING))
+
+    def _clear_out(self) -> bool:
+        """Lets go what may no longer be seen; True if there is more of it."""
+        buried = self._bury(self._now())
+        gone = self._let_go(int((self._clock() - self._retention) * 1000)) if self._retention else 0
+        return SHARE in (buried, gone)
 
     def _again(self, seconds: float) -> None:
         if self._closing is None:
             self._house = self._reactor.callLater(seconds, self._keep_house)
+
+    def _bury(self, now: int) -> int:
+        """Empties messages whose life is over, a share at a time; gives how many."""
+        over = "SELECT id FROM messages WHERE life > 0 AND content != x'' AND time + life * 1000 <= ? LIMIT ?"
+        return int(self._writer.execute(f"UPDATE messages SET content = x'' WHERE id IN ({over})", (now, SHARE)).rowcount)
 
     def _let_go(self, before: int) -> int:
         """Removes messages older than this, oldest first, a share at a time; gives how many."""
@@ -328,14 +338,19 @@ class SqliteStore:
 
     def _rows(self, where: str, *arguments: int) -> list[Row]:
         found = self._reader.execute(
-            "SELECT conversation, seq, time, users.name, device, client_id, content_type, content, messages.id"
+            "SELECT conversation, seq, time, users.name, device, client_id, content_type, life, content, messages.id"
             " FROM messages JOIN users ON users.id = sender " + where,
             arguments,
         )
-        return [
-            Row(conversation, seq, moment, sender, device, client_id, RowType.MESSAGE, kind & ADDRESSED - 1, content, place >> COMMIT_BITS)
-            for conversation, seq, moment, sender, device, client_id, kind, content, place in found
-        ]
+        now = self._now()
+        rows = []
+        for conversation, seq, moment, sender, device, client_id, kind, life, content, place in found:
+            kind &= ADDRESSED - 1
+            row_type = RowType.MESSAGE
+            if life and moment + life * 1000 <= now:
+                row_type, content = RowType.TOMBSTONE, b""
+            rows.append(Row(conversation, seq, moment, sender, device, client_id, row_type, kind, life, content, place >> COMMIT_BITS))
+        return rows
 
     def read_since(self, position: int, limit: int) -> Deferred[tuple[int, Sequence[Row]]]:
         return self._read(self._since, min(position, HIGHEST >> COMMIT_BITS), limit)

@@ -168,11 +168,11 @@ class Log:
         first = self.position << COMMIT_BITS
         conversations, directs, changed = self._conversations, self._directs, self._changed
         for entry in messages:
-            sender, device, client_id, number, peer, content_type, content = entry
+            sender, device, client_id, number, peer, content_type, life, content = entry
             if known:
                 earlier = known.get((sender, client_id))
                 if earlier is not None:
-                    results.append(self._repeated(entry, earlier))
+                    results.append(self._repeated(entry, earlier, moment))
                     continue
             if number:
                 conversation = conversations.get(number) or self._conversation(number)
@@ -187,17 +187,17 @@ class Log:
             conversation.head = seq = conversation.head + 1
             changed.add(conversation)
             place = (conversation.id, seq, moment)
-            rows.append((first + len(rows), *place, conversation.members[sender], device, client_id, content_type, content))
+            rows.append((first + len(rows), *place, conversation.members[sender], device, client_id, content_type, life, content))
             if known:
-                known[sender, client_id] = (*place, content_type, content)
+                known[sender, client_id] = (*place, content_type, life, content)
             results.append((*place, conversation.version, False))
-        _insert(self._db, "INSERT INTO messages VALUES", 9, rows)
+        _insert(self._db, "INSERT INTO messages VALUES", 10, rows)
         return results
 
     def _known(self, messages: Sequence[Append]) -> dict[tuple[bytes, bytes], tuple[Any, ...]]:
-        """Which of these are in the log already: (sender, client id) → (conversation, seq, time, content type, content)."""
+        """Which of these are in the log already: (sender, client id) → (conversation, seq, time, content type, life, content)."""
         find = (
-            "SELECT conversation, seq, time, content_type, content FROM messages"
+            "SELECT conversation, seq, time, content_type, life, content FROM messages"
             " WHERE client_id = ? AND sender = (SELECT id FROM users WHERE name = ?)"
         )
         found = {(b"", b""): ()}  # never empty: what comes twice in one batch is found in it too
@@ -207,12 +207,14 @@ class Log:
                 found[sender, client_id] = row
         return found
 
-    def _repeated(self, entry: Append, earlier: tuple[Any, ...]) -> Stored | ImError:
-        sender, _, _, number, peer, content_type, content = entry
-        conversation, seq, moment, kept_type, kept_content = earlier
+    def _repeated(self, entry: Append, earlier: tuple[Any, ...], now: int) -> Stored | ImError:
+        sender, _, _, number, peer, content_type, life, content = entry
+        conversation, seq, moment, kept_type, kept_life, kept_content = earlier
+        if kept_life and moment + kept_life * 1000 <= now:
+            content = kept_content  # it may be gone
         known = self._conversation(conversation)
         said = content_type + (0 if number else ADDRESSED)
-        if (said, content) != (kept_type, kept_content) or known is None:
+        if (said, life, content) != (kept_type, kept_life, kept_content) or known is None:
             return ImError(Status.CONFLICT)
         if number != conversation if number else {sender, peer} != self._pair(conversation):
             return ImError(Status.CONFLICT)

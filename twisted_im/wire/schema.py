@@ -278,6 +278,7 @@ MessageRequest = body(
     "client_id" / Bytes(16) * "UUIDv7 by the server's time: the message's identity for this user; a repeat carries the same",
     "conversation" / Int64ub * "where to, or 0 to address a user",
     "content_type" / Int8ub * "1 text, 2 JSON, 3 binary, 4 reference",
+    "life" / Int32ub * "seconds for which it may be seen after it was accepted; 0 for ever",
     sized("target", "the user to send to; empty if a conversation is named"),
     "content" / GreedyBytes * "the content, opaque to the server",
 )
@@ -294,6 +295,7 @@ MessageNotify = body(
     "client_id" / Bytes(16) * "the id that the sender gave it",
     "row_type" / Int8ub * "0 message, 1 tombstone",
     "content_type" / Int8ub * "1 text, 2 JSON, 3 binary, 4 reference",
+    "life" / Int32ub * "seconds after its time for which it may be seen; 0 for ever",
     sized("sender", "the user who sent it, set by the server"),
     "content" / GreedyBytes * "the content",
 )

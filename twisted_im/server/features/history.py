@@ -112,6 +112,7 @@ def _written(row: Row) -> bytes:
         client_id=row.client_id,
         row_type=row.row_type,
         content_type=row.content_type,
+        life=row.life,
         sender=uid_of(row.sender),
         content=row.content,
     )

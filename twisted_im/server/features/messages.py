@@ -102,7 +102,7 @@ class Messages:
     def message(self, session: Session, frame: Frame) -> Deferred[None] | None:
         body = frame[3]
         try:
-            client_id, conversation, content_type, target_size = _MESSAGE.unpack_from(body)
+            client_id, conversation, content_type, life, target_size = _MESSAGE.unpack_from(body)
         except struct.error:
             raise RemoteProtocolError(Status.BAD_BODY, "a message that ends before its content") from None
         start = _MESSAGE_SIZE + target_size
@@ -127,7 +127,7 @@ class Messages:
         session.unanswered += 1
         ledger = self._ledger
         waiting = ledger.messages
-        waiting.append((session.user, session.device, client_id, conversation, peer, content_type, body[start:]))
+        waiting.append((session.user, session.device, client_id, conversation, peer, content_type, life, body[start:]))
         ledger.message_origins.append((session, frame[1]))
         if len(waiting) >= ledger.batch:
             ledger.crowded(session.pump)
@@ -179,13 +179,12 @@ class Messages:
             if repeated:
                 duplicates += 1
                 continue
-            _, device, client_id, _, _, content_type, content = entry
+            _, device, client_id, _, _, content_type, life, content = entry
             uid = session.uid
             size = len(uid)
+            length = _NOTIFY_SIZE + size + len(content)
             frame = (
-                _pack_notify(
-                    _NOTIFY_SIZE + size + len(content), _NOTIFY, 0, conversation, seq, moment, device, client_id, 0, content_type, size
-                )
+                _pack_notify(length, _NOTIFY, 0, conversation, seq, moment, device, client_id, 0, content_type, life, size)
                 + uid
                 + content
             )

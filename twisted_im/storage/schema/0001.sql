@@ -56,10 +56,12 @@ CREATE TABLE messages (
     device BLOB NOT NULL,
     client_id BLOB NOT NULL,
     content_type INTEGER NOT NULL,   -- 256 added if it was addressed to a user, and not to a conversation
-    content BLOB NOT NULL,
+    life INTEGER NOT NULL,           -- seconds after its time for which it may be seen; 0 for ever
+    content BLOB NOT NULL,           -- emptied when that is over
     UNIQUE (conversation, seq),
     UNIQUE (client_id, sender)
 );
+CREATE INDEX messages_with_an_end ON messages (time + life * 1000) WHERE life > 0 AND content != x'';
 
 CREATE TABLE devices (
     id INTEGER PRIMARY KEY,
