@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.logger import LogLevel, globalLogPublisher
 
-from tests.edge.test_tls import Ported, Visitor
+from tests.edge.ported import Ported, Visitor
 from tests.running import Authority
 from twisted_im.edge.certificates import Certificates
 from twisted_im.pem import CertificateError, read_pair
