@@ -100,9 +100,8 @@ def test_what_it_prints_can_be_typed(tmp_path: Path) -> None:
 
 def test_keys_are_kept_from_others_and_from_accidents(tmp_path: Path) -> None:
     """If this fails, others on the machine can read a key, or a second run replaces what servers and clients rely on."""
-    os.umask(before := os.umask(0))
+    before = os.umask(0)
     try:
-        os.umask(0)
         made(tmp_path, "authority", "pki")
         made(tmp_path, "server", "pki", "localhost")
         made(tmp_path, "client", "pki", "alice")
@@ -128,15 +127,8 @@ def test_show(tmp_path: Path) -> None:
     made(tmp_path, "server", "pki", "localhost", "127.0.0.1")
     made(tmp_path, "server", "pki", "im.example.org")
     said = made(tmp_path, "show", "pki/servers/localhost.pem")
-    for part in (
-        "localhost.pem: CN=localhost",
-        "localhost, 127.0.0.1",
-        "396 days left",
-        "signed by:   CN=twisted_im authority ",
-        "SHA-256 ",
-    ):
+    for part in ("localhost.pem: CN=localhost", "localhost, 127.0.0.1", "396 days left", "CN=twisted_im authority", "the certificate's"):
         assert part in said
-    assert "it is the certificate's" in said
     assert "signed by:   itself" in made(tmp_path, "show", "pki/authority.pem")
     assert made(tmp_path, "show", "pki/servers").count("fingerprint") == 2
 
@@ -153,7 +145,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         (("client", "pki", "*.x"), "'*.x' cannot be a client's name"),
         (("show", "nothing.pem"), "nothing.pem: No such file or directory"),
         (("show", "pki/authority.key"), "pki/authority.key: there is no certificate in it (PEM)"),
-        (("authority", "/proc/none"), "/proc/none: No such file or directory"),
+        (("authority", "pki/authority.pem/x"), "pki/authority.pem/x: Not a directory"),
     ):
         done = certificate(tmp_path, *words)
         assert (done.returncode, done.stdout) == (1, ""), words
@@ -166,5 +158,5 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
 def test_what_is_no_host_name(name: str) -> None:
     """If this fails, a certificate is made for a name that no client can ask for, or a file lands where it should not."""
     for read in (server_name, client_name):
-        with pytest.raises(ValueError, match="is neither a host name|cannot be a client's name"):
+        with pytest.raises(ValueError, match=r"is neither a host name|cannot be a client's name"):
             read(name)

@@ -93,7 +93,7 @@ class TestChat(Party):
             (["alice", "--anonymous"], "chat: 'alice' is not NAME@HOST:PORT, such as alice@127.0.0.1:7777\n"),
             (["alice@127.0.0.1:7777"], "chat: there is nobody to ask for a password: give --password-file FILE, or --anonymous\n"),
             (["alice@127.0.0.1:7777", "--anonymous", "--ca", "/none"], "chat: /none: no such file or directory\n"),
-            (["alice@127.0.0.1:7777", "--anonymous", "--certificate", __file__], f"chat: {__file__}: there is no certificate in it (PEM)\n"),
+            (["alice@127.0.0.1:7777", "--anonymous", "--ca", __file__], f"chat: {__file__}: there is no certificate in it (PEM)\n"),
         ):
             status, out, err = await self.chat(*words)
             self.assertEqual((status, out, err), (1, "", said))
