@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrapClientTLS
@@ -35,9 +36,11 @@ from twisted.trial.unittest import TestCase
 from zope.interface import directlyProvides, providedBy
 
 from twisted_im.client.client import Client
+from twisted_im.commands.certificate import LEAF_LIFE, make_authority, make_leaf, server_name
 from twisted_im.core.connection import Limits
 from twisted_im.core.delivery import ClientIds
 from twisted_im.errors import Disconnect, ImError, RemoteProtocolError, Status
+from twisted_im.pem import as_pem
 from twisted_im.routing.single import SingleRouter
 from twisted_im.server.authenticators import Anybody
 from twisted_im.server.sessions import Session
@@ -79,6 +82,34 @@ def certificate() -> str:
         + made.public_bytes(serialization.Encoding.PEM)
     )
     return str(path)
+
+
+class Authority:
+    """Signs certificates into files, as `python -m twisted_im certificate` does.
+
+    Args:
+        folder: where its own certificate goes.
+
+    Attributes:
+        pem: the path of that.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._signer = make_authority()
+        self.pem = folder / "authority.pem"
+        self.pem.write_bytes(as_pem(self._signer[0]))
+
+    @property
+    def roots(self) -> Any:
+        """What a client of Twisted trusts."""
+        return trustRootFromCertificates([Certificate.loadPEM(self.pem.read_bytes())])
+
+    def pair(self, path: Path, *names: str, client: bool = False, life: timedelta = LEAF_LIFE) -> Path:
+        """Puts a key and a certificate for these names into a file, which changes from one moment to the next."""
+        purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
+        made, key = make_leaf(self._signer, names[0], [server_name(name) for name in names], purpose, life=life)
+        path.with_suffix(".new").write_bytes(as_pem(key) + as_pem(made))
+        return path.with_suffix(".new").rename(path)
 
 
 def client_tls() -> Any:

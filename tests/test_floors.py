@@ -25,6 +25,7 @@ FLOORS = {
     "pump": 3,
     "counters": 3,
     "jsonlog": 3,
+    "pem": 3,
     "server": 4,
     "routing": 5,
     "storage": 5,

@@ -15,7 +15,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, serverFromString, wrapClientTLS
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrapClientTLS
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory, Protocol
@@ -26,6 +26,7 @@ from zope.interface import implementer
 from tests.running import PLAIN, Hand, Raw, Served, client_tls, refusal, tls, until
 from twisted_im.core.connection import Limits, State
 from twisted_im.cork import Readable, corked
+from twisted_im.edge.tls import endpoint_from
 from twisted_im.errors import Disconnect, ImError, Status
 from twisted_im.pump import Pump
 from twisted_im.server.features import FEATURES
@@ -179,7 +180,7 @@ class Cork(TestCase):
         both = corked(reactor)
         factory = Factory.forProtocol(lambda: talker)
         factory.noisy = False
-        port = await serverFromString(both, tls() if secure else PLAIN).listen(factory)
+        port = await endpoint_from(both, tls() if secure else PLAIN).listen(factory)
         self.addCleanup(port.stopListening)
         endpoint: Any = TCP4ClientEndpoint(both, "127.0.0.1", port.getHost().port)
         if secure:

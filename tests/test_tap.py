@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -24,7 +26,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.running import certificate
+from tests.running import Authority, certificate
 from twisted_im.core.connection import Limits
 from twisted_im.counters import Counters
 from twisted_im.errors import Status
@@ -41,6 +43,7 @@ TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 TWIST = [sys.executable, "-m", "twisted"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
 DEADLINE = 20
+HELLO = {"min_version": 1, "max_version": 1, "features": 0, "max_body": 0, "heartbeat": 0, "window": 0, "agent": b""}
 
 
 @contextmanager
@@ -77,9 +80,11 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 class Talk:
     """A connection that sends a request and waits for its answer."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, trust: Path | None = None) -> None:
         host, port = address.split(":")
         self._socket = socket.create_connection((host, int(port)), timeout=DEADLINE)
+        if trust is not None:
+            self._socket = ssl.create_default_context(cafile=trust).wrap_socket(self._socket, server_hostname=host)
         self._reader = FrameReader(65536)
 
     def ask(self, command: Command, **values: Any) -> Frame:
@@ -90,9 +95,14 @@ class Talk:
 
     def login(self, uid: str, secret: bytes, method: LoginMethod = LoginMethod.PASSWORD) -> int:
         """The status of a login, hello included."""
-        self.ask(Command.HELLO, min_version=1, max_version=1, features=0, max_body=0, heartbeat=0, window=0, agent=b"")
+        self.ask(Command.HELLO, **HELLO)
         self.answer = self.ask(Command.LOGIN, method=method, device=bytes(16), tenant=b"", uid=uid.encode(), label=b"", secret=secret)
         return self.answer[2] & 0xFFFF
+
+    def certificate(self) -> bytes:
+        """What the server has shown."""
+        shown: bytes = self._socket.getpeercert(True)  # type: ignore[attr-defined]
+        return shown
 
     def __enter__(self) -> Talk:
         return self
@@ -153,6 +163,64 @@ def test_nobody_unless_said(tmp_path: Path) -> None:
             assert wrong.answer == unknown.answer, "nobody learns who has an account"
 
 
+def event_in(lines: Any, name: str) -> str:
+    """The next line of a log that tells of an event."""
+    for line in lines:
+        if f'"event":"{name}"' in line.replace(": ", ":"):
+            return str(line)
+    raise AssertionError(f"it never said {name!r}")
+
+
+@pytest.mark.parametrize("words", [[*TWISTD, "-n", "--pidfile="], [*TWIST, "--log-format=json"]], ids=["twistd", "twist"])
+def test_hangup_reads_certificates_again(words: list[str], tmp_path: Path) -> None:
+    """A renewed certificate waits for a restart, throws people out, or a bad one ends the server."""
+    authority = Authority(tmp_path)
+    pem = authority.pair(tmp_path / "im.pem", "127.0.0.1")
+    with started([*words, "im", "--auth=anonymous", "--listen=tls:im.pem:port=0"], tmp_path) as process:
+        assert process.stdout is not None
+        address = address_in(process.stdout)
+        with Talk(address, authority.pem) as early:
+            assert early.login("alice", b"", LoginMethod.ANONYMOUS) == Status.OK
+            authority.pair(pem, "127.0.0.1")
+            process.send_signal(signal.SIGHUP)
+            event_in(process.stdout, "reloaded")
+            with Talk(address, authority.pem) as second:
+                assert second.certificate() != early.certificate()
+                pem.write_text("this is no certificate")
+                process.send_signal(signal.SIGHUP)
+                assert "im.pem: there is no certificate in it" in event_in(process.stdout, "not_reloaded")
+                with Talk(address, authority.pem) as third:
+                    assert third.certificate() == second.certificate()
+                    assert third.login("bob", b"", LoginMethod.ANONYMOUS) == Status.OK
+                assert second.login("carol", b"", LoginMethod.ANONYMOUS) == Status.OK
+            assert early.ask(Command.PING), "nobody was thrown out"
+        process.send_signal(signal.SIGTERM)
+        rest, _ = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 0
+        assert "Traceback" not in rest
+
+
+def test_a_closed_terminal_ends_the_server(tmp_path: Path) -> None:
+    """A server in a terminal that was closed goes on unseen, and the next start finds its port taken."""
+    process, terminal = pty.fork()
+    if not process:
+        os.chdir(tmp_path)
+        os.execve(sys.executable, [*TWISTD, "-n", "--pidfile=", "--logfile=im.log", "im", "--listen=tcp:0"], ENVIRONMENT)
+    try:
+        log = tmp_path / "im.log"
+        wait_for(lambda: log.exists() and '"event":"listening"' in log.read_text(), "its start")
+        os.kill(process, signal.SIGHUP)
+        wait_for(lambda: '"event":"reloaded"' in log.read_text(), "the terminal that is there to be seen")
+    finally:
+        os.close(terminal)
+        watch = Timer(DEADLINE, os.kill, (process, signal.SIGKILL))
+        watch.start()
+        _, status = os.waitpid(process, 0)
+        watch.cancel()
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert '"event":"stopped"' in log.read_text()
+
+
 def test_background(tmp_path: Path) -> None:
     """A server in the background cannot be started, found by its pid file, or stopped."""
     log, pid_file = tmp_path / "im.log", tmp_path / "im.pid"
@@ -188,6 +256,12 @@ def test_background(tmp_path: Path) -> None:
         ("--listen=tcp:door", "not an endpoint that can be used"),
         ("--listen=carrier-pigeon:7", "not an endpoint that can be used"),
         ("--listen=ssl:0:privateKey=/nowhere.pem:certKey=/nowhere.pem", "/nowhere.pem"),
+        ("--listen=tls:/nowhere.pem:port=0", "--listen=tls:/nowhere.pem:port=0: /nowhere.pem: No such file or directory"),
+        ("--listen=tls:im.pem", "tls: wants a port"),
+        ("--listen=tls:im.pem:port=0:color=red", "tls: does not take 'color', but path, port,"),
+        ("--listen=tls:im.pem:port=0:interface=", "an empty interface is every one"),
+        ("--listen=ssl:0:sslmethod=SSLv23_METHOD", "ssl: does not take 'sslmethod'"),
+        ("--listen=haproxy:tls:/nowhere.pem:port=0", "/nowhere.pem: No such file or directory"),
         ("--auth=everybody", "--auth is file:PATH or anonymous"),
         ("--auth=file:.", "--auth: .: Is a directory"),
         ("--auth=file:", "--auth is file:PATH or anonymous"),
@@ -216,13 +290,15 @@ def test_mistakes(option: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("key", "cert", "said"),
     [
-        ("garbage", "garbage", "cannot be read"),
-        ("empty", "good", "good"),
-        ("good", "garbage", "good"),
+        ("garbage", "garbage", "garbage: there is no certificate in it"),
+        ("empty", "good", "empty: there is no private key in it"),
+        ("good", "garbage", "garbage: there is no certificate in it"),
         ("good", "missing", "missing: No such file or directory"),
-        ("good", ".", "Is a directory"),
-        ("other", "good", "do not match"),
-        ("broken", "good", "cannot be read"),
+        ("missing", "good", "missing: No such file or directory"),
+        ("good", ".", "it is a folder, and a key by itself goes with one file"),
+        (".", "good", "Is a directory"),
+        ("other", "good", "other: the key does not match the certificate in"),
+        ("broken", "good", "broken: the key cannot be read"),
     ],
 )
 def test_bad_certificates(key: str, cert: str, said: str, tmp_path: Path) -> None:
@@ -240,14 +316,12 @@ def test_bad_certificates(key: str, cert: str, said: str, tmp_path: Path) -> Non
     )
     (tmp_path / "cert-only").write_text(good[good.index(ends) + len(ends) :])
     where = {"key": tmp_path / key, "cert": tmp_path / ("cert-only" if cert == "good" else cert)}
-    option = f"--listen=ssl:0:privateKey={where['key']}:certKey={where['cert']}"
-    if said == "good":  # Twisted reads both as one, and the good half may be enough
-        return
-    with pytest.raises(StartError) as caught:
-        Options().parseOptions([option])
-    line = str(caught.value.code)
-    assert said in line
-    assert "\n" not in line
+    for endpoint in ("ssl:0:privateKey={key}:certKey={cert}", "tls:{cert}:key={key}:port=0", "tls:{cert}:0:key={key}"):
+        with pytest.raises(StartError) as caught:
+            Options().parseOptions([f"--listen={endpoint.format(**where)}"])
+        line = str(caught.value.code)
+        assert said in line
+        assert "\n" not in line
 
 
 def test_bad_password_file(tmp_path: Path) -> None:
@@ -283,7 +357,7 @@ def test_mistakes_end_the_process(words: list[str], mistake: str, tmp_path: Path
             "socket": ("--listen=unix:im.sock", "im.sock: Address already in use; stop what uses it, or change --listen"),
             "path": ("--listen=unix:/nowhere/s", "/nowhere/s.lock: No such file or directory; change --listen"),
             "number": ("--listen=tcp:65536", "port must be 0-65535.; change --listen"),
-            "certificate": ("--listen=ssl:0:privateKey=key.pem:certKey=key.pem", "key.pem: the certificate or the key cannot be read"),
+            "certificate": ("--listen=ssl:0:privateKey=key.pem:certKey=key.pem", "key.pem: there is no certificate in it (PEM)"),
         }[mistake]
         words = [*words, "im", "--auth=anonymous", option]
         outcome = subprocess.run(words, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=DEADLINE, check=False)
@@ -318,7 +392,7 @@ def test_help() -> None:
     examples = re.findall(r"^  twistd.* im(.*)$", text, re.MULTILINE)
     assert len(examples) >= 4
     for example in examples:
-        Options().parseOptions(re.sub(r"(key|cert)\.pem", certificate(), example).split())
+        Options().parseOptions(re.sub(r"im\.pem", certificate(), example).split())
     assert [line for line in text.splitlines() if len(line) > 85] == []
 
 
@@ -386,6 +460,12 @@ def test_operations_page_has_every_event() -> None:
         ("ssl:7778:privateKey=a\\:b.pem", "ssl:7778:privateKey=a\\:b.pem:interface=127.0.0.1"),
         ("tcp6:7777", r"tcp6:7777:interface=\:\:1"),
         (r"tcp6:7777:interface=\:\:", r"tcp6:7777:interface=\:\:"),
+        ("tls:im.pem:port=7778", "tls:im.pem:port=7778:interface=127.0.0.1"),
+        ("tls:im.pem:7778", "tls:im.pem:7778:interface=127.0.0.1"),
+        ("tls:im.pem:7778:0.0.0.0", "tls:im.pem:7778:0.0.0.0"),
+        ("tls:a\\:b.pem:port=7778:key=k.pem", "tls:a\\:b.pem:port=7778:key=k.pem:interface=127.0.0.1"),
+        ("tls:pki:port=7778:interface=0.0.0.0", "tls:pki:port=7778:interface=0.0.0.0"),
+        ("haproxy:tls:im.pem:port=7778", "haproxy:tls:im.pem:port=7778:interface=127.0.0.1"),
         ("haproxy:tcp:7777", "haproxy:tcp:7777:interface=127.0.0.1"),
         ("haproxy:tcp:7777:interface=0.0.0.0", "haproxy:tcp:7777:interface=0.0.0.0"),
     ],

@@ -8,6 +8,7 @@ from importlib import import_module
 
 #: command → its one line in the help
 COMMANDS = {
+    "certificate": "make certificates for TLS, or show what is in one",
     "chat": "talk to somebody, line by line",
     "demo": "watch a node and four devices for a few seconds, faults included",
     "password": "set a user's password in a password file",

@@ -306,11 +306,6 @@ class CorkedReactor:
     def listenUNIX(self, address: str, factory: Any, *args: Any, **kwargs: Any) -> Any:
         return self._reactor.listenUNIX(address, DirectFactory(factory, self._readable), *args, **kwargs)
 
-    def listenSSL(self, port: int, factory: Any, contextFactory: Any, *args: Any, **kwargs: Any) -> Any:
-        tls = TLSMemoryBIOFactory(contextFactory, False, factory)
-        tls.protocol = TLSMemoryBIOProtocol  # the default one waits another turn to gather small writes; ours are gathered
-        return self.listenTCP(port, tls, *args, **kwargs)
-
     def connectTCP(self, host: str, port: int, factory: Any, *args: Any, **kwargs: Any) -> Any:
         return self._reactor.connectTCP(host, port, DirectFactory(factory, self._readable), *args, **kwargs)
 
@@ -323,6 +318,17 @@ class CorkedReactor:
         return getattr(self._reactor, name)
 
 
+def over_tls(creator: Any, factory: Any) -> TLSMemoryBIOFactory:
+    """Puts TLS beneath every protocol of a factory that listens.
+
+    Args:
+        creator: makes OpenSSL's side of each connection (`IOpenSSLServerConnectionCreator`).
+    """
+    tls = TLSMemoryBIOFactory(creator, False, factory)
+    tls.protocol = TLSMemoryBIOProtocol  # the default one waits another turn to gather small writes; ours are gathered
+    return tls
+
+
 def corked(reactor: Any) -> Any:
-    """The same reactor, for use by endpoints: `serverFromString(corked(reactor), "ssl:7778:…")`."""
+    """The same reactor, for use by endpoints: `serverFromString(corked(reactor), "tcp:7777")`."""
     return CorkedReactor(reactor)

@@ -41,7 +41,7 @@ class ImServer(Service):
         store: an `IStore`, such as `MemoryStore()`; it is closed when the service stops.
         router: an `IRouter`, such as `SingleRouter()`.
         authenticator: an `IAuthenticator`, or a callable that takes `Credentials` and gives a bool, a Deferred or an awaitable of one.
-        listen: endpoint strings, such as "tcp:7777:interface=127.0.0.1" or "ssl:7778:privateKey=key.pem:certKey=cert.pem".
+        listen: endpoint strings, such as "tcp:7777:interface=127.0.0.1" or "tls:im.pem:port=7778" (see `twisted_im.edge.tls`).
         name: this node's name, unique in its cluster.
         features: callables that take the `Node` and register their commands; by default all that twisted_im has.
         limits: deadlines, windows and sizes.
@@ -113,6 +113,14 @@ class ImServer(Service):
     def _has_started(self, _: object) -> None:
         self.node.tenure.address = next(iter(self.addresses), "")
         self.started.callback(None)
+
+    def reload(self) -> list[str]:
+        """Reads the certificates of all TLS ports again; those who are connected notice nothing.
+
+        Returns:
+            One line for each file that cannot be used; the certificate that it gave before stays in use. The log has them too.
+        """
+        return self._ports.reload()
 
     def _not_started(self, failure: Failure) -> None:
         if not self._told:

@@ -16,9 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from OpenSSL import SSL, crypto
 from twisted.application.service import IService, MultiService
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.threads import deferToThread
 from twisted.logger import ILogObserver, Logger
@@ -29,7 +27,9 @@ from zope.interface import implementer
 
 from twisted_im.core.connection import Limits
 from twisted_im.cork import corked
+from twisted_im.edge.tls import endpoint_from
 from twisted_im.jsonlog import JsonLog
+from twisted_im.pem import CertificateError
 from twisted_im.routing.single import SingleRouter
 from twisted_im.server.authenticators import Anybody, PasswordFile, read_passwords
 from twisted_im.server.interfaces import StoreError
@@ -83,15 +83,16 @@ Examples:
   twistd -n im
       users come from the file twisted_im.passwords; make some with
       python -m twisted_im password twisted_im.passwords alice
-  twistd im --listen=ssl:7778:privateKey=key.pem:certKey=cert.pem:interface=0.0.0.0
-      in the background, with TLS, for everybody
+  twistd im --listen=tls:im.pem:port=7778:interface=0.0.0.0
+      in the background, with TLS, for everybody; to make a certificate, see
+      python -m twisted_im certificate --help
   twistd -n im --listen={DEFAULT_LISTEN} --listen=unix:/run/im.sock
       two doors
 
 An endpoint without interface= listens on this machine only (127.0.0.1).
 Logs are JSON, one object a line: to the terminal with -n, else to twistd.log.
 Stop it with SIGTERM: it commits what it has read, and tells its clients to
-come back.
+come back. SIGHUP has it read its certificates again.
 """
 
 
@@ -177,7 +178,7 @@ class Options(usage.Options):
 
 
 #: What listens on every address of the machine unless it is told better: kind → (its parts before the interface, this machine alone)
-_OPEN_TO_ALL = {"tcp": (2, "127.0.0.1"), "ssl": (5, "127.0.0.1"), "tcp6": (2, r"\:\:1")}
+_OPEN_TO_ALL = {"tcp": (2, "127.0.0.1"), "tls": (3, "127.0.0.1"), "ssl": (4, "127.0.0.1"), "tcp6": (2, r"\:\:1")}
 
 
 def local_unless_said(description: str) -> str:
@@ -210,20 +211,17 @@ def explained(error: BaseException | None) -> str:
         return f"{where}: {why}; {'stop what uses it, or ' if busy else ''}change --listen"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename2 or error.filename)}: {error.strerror}"
-    if isinstance(error, SSL.Error | crypto.Error):
-        words = ", ".join(dict.fromkeys(word for *_, word in error.args[0])) if error.args else "no reason is given"
-        return f"the certificate or the key cannot be read ({words}); both are PEM files, the key without a pass phrase"
     return str(error) or type(error).__name__
 
 
 def _check_endpoint(description: str) -> None:
     """Raises a `UsageError` for what would be a traceback later."""
     try:
-        serverFromString(corked(_reactor()), local_unless_said(description))
-    except (OSError, SSL.Error, crypto.Error) as error:
+        endpoint_from(corked(_reactor()), local_unless_said(description))
+    except (OSError, CertificateError) as error:
         raise usage.UsageError(f"--listen={description}: {explained(error)}") from None
     except Exception as error:  # endpoint parsers raise whatever their parts raise
-        examples = f"{DEFAULT_LISTEN} or ssl:7778:privateKey=key.pem:certKey=cert.pem"
+        examples = f"{DEFAULT_LISTEN} or tls:im.pem:port=7778"
         why = f"not an endpoint that can be used ({explained(error)}); for example {examples}"
         raise usage.UsageError(f"--listen={description}: {why}") from None
 
@@ -253,6 +251,7 @@ class ImService(MultiService):
 
     def startService(self) -> None:
         _heed_signals()
+        _heed_hangup(lambda: [node.reload() for node in self])
         super().startService()
         for node in self:
             node.started.addErrback(self._not_started)
@@ -318,6 +317,23 @@ def _heed_signals() -> None:
 
     heed()
     reactor.callWhenRunning(heed)
+
+
+def _heed_hangup(reload: Callable[[], object]) -> None:
+    """Has SIGHUP read certificates again; but a server in a terminal still ends when that is closed, unless nohup says otherwise."""
+    reactor = _reactor()
+    in_terminal = signal.getsignal(signal.SIGHUP) == signal.SIG_DFL and os.isatty(0)
+
+    def hangup(*_: object) -> None:
+        try:
+            if in_terminal:
+                os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        except OSError:  # it is no longer there
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            reactor.callFromThread(reload)
+
+    signal.signal(signal.SIGHUP, hangup)
 
 
 def _quiet_collector() -> None:

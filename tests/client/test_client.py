@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.protocol import Factory, Protocol
 
 from tests.client.party import Party
+from tests.running import certificate
 from twisted_im.client.client import Client
 from twisted_im.client.state import FileState, Kept, MemoryState
 from twisted_im.client.values import Accepted, LeftOut, Life, Message, Standing
@@ -811,6 +812,9 @@ class TestRest(Party):
             {"endpoint": "host:1", "label": "x" * 100},
             {"endpoint": "host:1", "uid": ""},
             {"endpoint": "tls:host:1", "trust": __file__},
+            {"endpoint": "tls:host:1", "certificate": __file__},
+            {"endpoint": "host:1", "trust": certificate()},
+            {"endpoint": "unix:/run/im.sock", "certificate": certificate()},
         ):
             with self.assertRaises((ValueError, LocalProtocolError)):
                 Client(**{"uid": "alice", **options})

@@ -8,6 +8,7 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 
 from tests.client.party import Party
+from tests.running import Authority
 from twisted_im.client.destination import Destination, split_address
 from twisted_im.client.values import Life
 from twisted_im.commands.demo import throwaway_certificate
@@ -85,6 +86,20 @@ class TestTls(Party):
         self.assertIn("does it speak this protocol, and is TLS right?", await self.asks(address))
         plain = (await self.serve()).addresses[0]
         self.assertEqual(await self.asks(f"tls:{plain}", trust=pem), "the server does not speak TLS there")
+
+    async def test_a_server_that_wants_a_certificate(self) -> None:
+        """If this fails, a client with a certificate does not get in, or one without does not learn what is missing."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        authority = Authority(folder)
+        pem = authority.pair(folder / "im.pem", "127.0.0.1")
+        await self.serve(listen=f"tls:{pem}:authority={authority.pem}:port=0:interface=127.0.0.1")
+        address = f"tls:{self.server.addresses[0]}"
+        self.assertEqual(await self.asks(address, trust=authority.pem), "the server wants a certificate of this client")
+        wrong = await self.asks(address, trust=authority.pem, certificate=pem)
+        self.assertEqual(wrong, "the server does not take this client's certificate")
+        own = authority.pair(folder / "alice.pem", "alice", client=True)
+        await self.online("alice", at=address, trust=authority.pem, certificate=own)
 
     async def test_a_certificate_for_another_name(self) -> None:
         """If this fails, anybody with a certificate of their own can stand between a client and its server."""

@@ -74,7 +74,7 @@ class TestChat(Party):
         (bob,) = await self.online("bob", at=f"tls:{address}", trust=pem)
         password = folder / "password"
         password.write_text("right\n")
-        words = [f"robot@{address}", "--trust", str(pem), "--password-file", str(password), "--to", "bob"]
+        words = [f"robot@{address}", "--ca", str(pem), "--password-file", str(password), "--to", "bob"]
         status, out, err = await self.chat(*words, typed="the backup is done\n")
         self.assertEqual((status, err), (0, ""))
         self.assertIn("Online as robot.", out)
@@ -92,7 +92,8 @@ class TestChat(Party):
         for words, said in (
             (["alice", "--anonymous"], "chat: 'alice' is not NAME@HOST:PORT, such as alice@127.0.0.1:7777\n"),
             (["alice@127.0.0.1:7777"], "chat: there is nobody to ask for a password: give --password-file FILE, or --anonymous\n"),
-            (["alice@127.0.0.1:7777", "--anonymous", "--trust", "/none"], "chat: /none: no such file or directory\n"),
+            (["alice@127.0.0.1:7777", "--anonymous", "--ca", "/none"], "chat: /none: no such file or directory\n"),
+            (["alice@127.0.0.1:7777", "--anonymous", "--ca", __file__], f"chat: {__file__}: there is no certificate in it (PEM)\n"),
         ):
             status, out, err = await self.chat(*words)
             self.assertEqual((status, out, err), (1, "", said))
@@ -116,5 +117,6 @@ def test_addresses_of_all_kinds() -> None:
     assert options("alice@im.example.org:7777")["endpoint"] == "tcp:im.example.org:7777"
     assert options("alice@[::1]:7777", "--tls")["endpoint"] == "tls:[::1]:7777"
     assert options("alice@tls:host:7777")["endpoint"] == "tls:host:7777"
-    assert options("alice@host:7777", "--trust", "x.pem")["endpoint"] == "tls:host:7777"
+    assert options("alice@host:7777", "--ca", "x.pem")["endpoint"] == "tls:host:7777"
+    assert options("alice@host:7777", "--certificate", "x.pem")["endpoint"] == "tls:host:7777"
     assert options("alice@example.org@host:7777")["uid"] == "alice@example.org"

@@ -92,6 +92,7 @@ class Client(Service):
         label: what people call this device.
         state: a path for a small file, or a `State`; None keeps the cursors in memory, and a new run is then a new device.
         trust: a PEM file with the certificates to trust under TLS; by default the system's authorities.
+        certificate: a PEM file with a key and its certificate, for servers that ask for one.
         reactor: by default the global one.
         clock: seconds, monotonic.
         random: for ids and for the spread of reconnects.
@@ -113,7 +114,7 @@ class Client(Service):
 
     Raises:
         ValueError: an argument cannot be understood; the message says what to do.
-        OSError: the file of `trust` or `state` cannot be read.
+        OSError: the file of `trust`, `certificate` or `state` cannot be read.
 
     Attributes:
         standing: the last `Standing`.
@@ -131,6 +132,7 @@ class Client(Service):
         label: str = "",
         state: str | os.PathLike[str] | State | None = None,
         trust: str | os.PathLike[str] | None = None,
+        certificate: str | os.PathLike[str] | None = None,
         reactor: Any = None,
         clock: Callable[[], float] = time.monotonic,
         random: Random | None = None,
@@ -181,7 +183,9 @@ class Client(Service):
             method, _bounded(tenant, "tenant", MAX_TENANT), uid_bytes(uid), kept.device, _bounded(label, "label", MAX_LABEL),
             _bounded(secret, "secret", MAX_SECRET),
         )  # fmt: skip
-        self._destination = Destination(endpoint, reactor, trust=trust, connecting=self._connecting, failed=self._connect_failed)
+        self._destination = Destination(
+            endpoint, reactor, trust=trust, certificate=certificate, connecting=self._connecting, failed=self._connect_failed
+        )
         ids = ClientIds(random.getrandbits)
         self._sender = Sender(
             lambda: ids.make(self.server_time()),

@@ -9,20 +9,23 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from OpenSSL import SSL
+from cryptography import x509
+from OpenSSL import SSL, crypto
 from service_identity import VerificationError
 from twisted.internet import error as net
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, clientFromString, wrapClientTLS
 from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_im.cork import corked
+from twisted_im.pem import Pair, as_pem, read_certificates, read_pair
 
 #: Seconds for a TCP connection: three of the first packets may be lost (1 + 2 + 4 s, RFC 6298), and the fourth is on its way.
 TIMEOUT = 10
@@ -45,21 +48,19 @@ def split_address(address: str) -> tuple[str, str, int]:
     return found["scheme"] or "tcp", found["six"] or found["host"], int(found["port"])
 
 
-def trusted(path: str | os.PathLike[str]) -> Any:
-    """The certificates of a PEM file, as what a client trusts instead of the system's authorities.
+def tls_options(host: str, trust: list[x509.Certificate] | None, own: Pair | None) -> Any:
+    """How a client speaks TLS: the server's certificate must be for this host, and signed by somebody whom the client trusts.
 
-    Raises:
-        ValueError: there is no certificate in it.
-        OSError: it cannot be read.
+    Args:
+        trust: whom; None for the system's authorities.
+        own: what a server that asks for a certificate is shown.
     """
-    with open(path, encoding="ascii", errors="replace") as file:
-        blocks = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", file.read(), re.DOTALL)
-    if not blocks:
-        raise ValueError(f"{os.fspath(path)} holds no certificate in PEM form")
-    try:
-        return trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
-    except SSL.Error as error:
-        raise ValueError(f"{os.fspath(path)} holds a certificate that cannot be read") from error
+    roots = None if trust is None else trustRootFromCertificates([Certificate.loadPEM(as_pem(each)) for each in trust])
+    if own is None:
+        return optionsForClientTLS(host, trustRoot=roots)
+    shown = PrivateCertificate.loadPEM(as_pem(own.key) + as_pem(own.chain[0]))
+    above = [crypto.X509.from_cryptography(each) for each in own.chain[1:]]
+    return optionsForClientTLS(host, trustRoot=roots, clientCertificate=shown, extraCertificateOptions={"extraCertChain": above})
 
 
 @implementer(IStreamClientEndpoint)
@@ -69,12 +70,14 @@ class Destination:
     Args:
         target: an address (see `split_address`), any other client endpoint string of Twisted, or an endpoint.
         trust: a PEM file with the certificates to trust; by default those of the system's authorities.
+        certificate: a PEM file with a key and its certificate, to be shown to a server that asks for one.
         connecting: called when an attempt begins.
         failed: called with the failure of an attempt.
 
     Raises:
-        ValueError: the target cannot be understood, or the file holds no certificate.
-        OSError: the file cannot be read.
+        ValueError: the target cannot be understood, a file does not hold what it should, or the target is none of ours that speaks TLS, and
+            would leave the files unused.
+        OSError: a file cannot be read.
     """
 
     def __init__(
@@ -83,11 +86,13 @@ class Destination:
         reactor: Any,
         *,
         trust: str | os.PathLike[str] | None,
+        certificate: str | os.PathLike[str] | None = None,
         connecting: Callable[[], object],
         failed: Callable[[Failure], object],
     ) -> None:
         self._reactor = corked(reactor)
-        self._trust = None if trust is None else trusted(trust)
+        self._trust = None if trust is None else read_certificates(Path(trust))
+        self._own = None if certificate is None else read_pair(Path(certificate))
         self._scheme = ""
         self._name = str(target)
         self._connecting = connecting
@@ -99,6 +104,8 @@ class Destination:
         else:
             self._scheme, host, port = split_address(target)
             self._home = self._endpoint(host, port)
+        if self._scheme != "tls" and (trust is not None or certificate is not None):
+            raise ValueError(f"{self._name} says nothing of TLS, and what to trust would be of no use: write tls:host:port")
         self._away: IStreamClientEndpoint | None = None
 
     def connect(self, factory: Any) -> Deferred[IProtocol]:
@@ -137,7 +144,7 @@ class Destination:
         else:
             endpoint = HostnameEndpoint(self._reactor, host, port, timeout=TIMEOUT)
         if self._scheme == "tls":
-            endpoint = wrapClientTLS(optionsForClientTLS(host, trustRoot=self._trust), endpoint)
+            endpoint = wrapClientTLS(tls_options(host, self._trust, self._own), endpoint)
         return endpoint
 
 
@@ -156,6 +163,12 @@ def explain(failure: Failure) -> str:
         words = str(error.args[0] if error.args else "")
         if "certificate verify failed" in words:
             return "the server's certificate is not trusted"
+        if "certificate required" in words:
+            return "the server wants a certificate of this client"
+        if re.search("alert (unknown ca|.*certificate)", words):
+            return "the server does not take this client's certificate"
+        if "alert protocol version" in words or "unsupported protocol" in words:
+            return "the server takes other versions of TLS"
         if "wrong version number" in words or "packet length too long" in words or "record layer failure" in words:
             return "the server does not speak TLS there"
         return "TLS failed" + (f": {words}" if words and words != "[]" else "")

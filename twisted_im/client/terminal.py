@@ -341,7 +341,9 @@ def advice(standing: Standing) -> str:
     error, reason = standing.error, standing.reason
     if error is None:
         if "not trusted" in reason:
-            return ": give its certificate, or its issuer's, with --trust FILE"
+            return ": give its certificate, or its issuer's, with --ca FILE"
+        if "certificate of this client" in reason:
+            return ": give yours with --certificate FILE"
         if "not speak TLS" in reason:
             return ": leave --tls out"
         if "does it speak" in reason:

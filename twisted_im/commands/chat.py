@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("who", metavar="NAME@HOST:PORT", help="who you are, and where the server is")
     parser.add_argument("--to", default="", metavar="NAME", help="whom to talk to")
     parser.add_argument("--tls", action="store_true", help="the port speaks TLS")
-    parser.add_argument("--trust", metavar="FILE", help="certificates to trust (PEM) instead of the system's; implies --tls")
+    parser.add_argument("--ca", "--trust", metavar="FILE", help="certificates to trust (PEM) instead of the system's; implies --tls")
+    parser.add_argument("--certificate", metavar="FILE", help="your key and certificate (PEM), if the server asks for one; implies --tls")
     proof = parser.add_mutually_exclusive_group()
     proof.add_argument("--anonymous", action="store_true", help="log in without a password, where the server allows it")
     proof.add_argument("--password-file", metavar="FILE", help="a file whose first line is the password; by default you are asked")
@@ -98,13 +99,14 @@ def client_options(arguments: argparse.Namespace) -> dict[str, Any]:
     if not at or not uid:
         raise ValueError(f"{arguments.who!r} is not NAME@HOST:PORT, such as alice@127.0.0.1:7777")
     scheme, host, port = split_address(address)
-    tls = arguments.tls or arguments.trust is not None or scheme == "tls"
+    tls = arguments.tls or (arguments.ca, arguments.certificate) != (None, None) or scheme == "tls"
     options: dict[str, Any] = {
         "endpoint": f"{'tls' if tls else 'tcp'}:{f'[{host}]' if ':' in host else host}:{port}",
         "uid": uid,
         "tenant": arguments.tenant,
         "label": arguments.label,
-        "trust": arguments.trust,
+        "trust": arguments.ca,
+        "certificate": arguments.certificate,
     }
     if not arguments.new_device:
         options["state"] = arguments.state or default_state(arguments.tenant, uid, f"{host}:{port}")

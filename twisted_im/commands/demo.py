@@ -8,8 +8,6 @@ is missing, twice, or out of order, the status is 1.
 from __future__ import annotations
 
 import argparse
-import datetime
-import ipaddress
 import tempfile
 import time
 from collections import Counter
@@ -17,10 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
 from twisted.internet.defer import TimeoutError as NoAnswer
 from twisted.internet.task import deferLater, react
@@ -28,6 +23,8 @@ from twisted.internet.task import deferLater, react
 from twisted_im.client.client import Client
 from twisted_im.client.sending import Sending
 from twisted_im.client.values import Accepted, Life, Message, Standing
+from twisted_im.commands.certificate import make_authority, make_leaf, server_name
+from twisted_im.pem import as_pem
 from twisted_im.routing.single import SingleRouter
 from twisted_im.service import ImServer
 from twisted_im.storage.memory import MemoryStore
@@ -64,29 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def throwaway_certificate(folder: Path) -> Path:
-    """A key and a certificate for this machine that is good for a day, in one PEM file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName("localhost"), *(x509.IPAddress(ipaddress.ip_address(a)) for a in ("127.0.0.1", "::1"))]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
+    """A key, a certificate for this machine and the authority that signed it, in one PEM file; nothing else can be signed by that."""
+    signer = make_authority()
+    names = [server_name(name) for name in ("localhost", "127.0.0.1", "::1")]
+    certificate, key = make_leaf(signer, "localhost", list(names), ExtendedKeyUsageOID.SERVER_AUTH)
     path = folder / "throwaway.pem"
     path.touch(mode=0o600)
-    path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
+    path.write_bytes(b"".join(map(as_pem, (key, certificate, signer[0]))))
     return path
 
 
@@ -131,18 +112,18 @@ class Demo:
 
     async def play(self) -> int:
         """Plays all scenes; gives the status."""
-        pem = throwaway_certificate(self._folder)
+        certificate = throwaway_certificate(self._folder)
         node = ImServer(
             store=MemoryStore(),
             router=SingleRouter(),
             authenticator=lambda credentials: True,
-            listen=[f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1"],
+            listen=[f"tls:{certificate}:port=0:interface=127.0.0.1"],
             name="demo",
         )
         node.startService()
         await node.started
         say(f"A node in this process, at {node.addresses[0]}, over TLS with a throw-away certificate.")
-        self.actors = [Actor(self, user, label, node.addresses[0], pem) for user in ("alice", "bob") for label in ("phone", "desk")]
+        self.actors = [Actor(self, user, label, node.addresses[0], certificate) for user in ("alice", "bob") for label in ("phone", "desk")]
         failed = None
         try:
             await self._log_in()

@@ -1,6 +1,6 @@
-"""Streams: TCP, TLS and Unix sockets, as Twisted's endpoint strings describe them.
+"""Streams: TCP, TLS and Unix sockets, as endpoint strings describe them.
 
-TLS is an endpoint string, and nothing else in the server knows of it.
+TLS is an endpoint string, and all that the rest of the server knows of it is that certificates can be read again.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import DeferredList, inlineCallbacks, maybeDeferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from twisted_im.cork import corked
+from twisted_im.edge.certificates import Certificates
+from twisted_im.edge.tls import TlsEndpoint, endpoint_from
 from twisted_im.pump import Pump
 from twisted_im.server.node import Node
 
@@ -21,6 +23,9 @@ log = Logger()
 #: Connections that the kernel holds for us. Twisted's 50 are soon too few when a server's clients come back at once, and each that finds
 #: no room waits a second before it tries again.
 BACKLOG = 1024
+
+#: Seconds between two looks at how long the certificates are good for.
+DAY = 86400.0
 
 
 def _address(host: str, port: int) -> str:
@@ -61,6 +66,9 @@ class Ports:
         self._descriptions = descriptions
         self._reactor = reactor
         self._ports: list[Any] = []
+        self._certificates: list[Certificates] = []
+        self._watch = LoopingCall(self._look_at_certificates)
+        self._watch.clock = reactor
         self.addresses: list[str] = []
 
     @inlineCallbacks
@@ -69,8 +77,13 @@ class Ports:
         reactor = corked(self._reactor)
         try:
             for description in self._descriptions:
-                port = yield serverFromString(reactor, _with_room(description)).listen(_PumpFactory(self._node))
+                endpoint = endpoint_from(reactor, _with_room(description))
+                port = yield endpoint.listen(_PumpFactory(self._node))
                 self._ports.append(port)
+                if isinstance(endpoint, TlsEndpoint):
+                    self._certificates.append(endpoint.certificates)
+                    for fault in endpoint.certificates.faults:
+                        log.warn("not used: {why}", why=fault)
                 host = port.getHost()
                 name = host.name.decode() if hasattr(host, "name") else _address(host.host, host.port)
                 self.addresses.append(name)
@@ -79,14 +92,29 @@ class Ports:
         except Exception:
             yield self.close()
             raise
+        if self._certificates:
+            self._watch.start(DAY)
+
+    def reload(self) -> list[str]:
+        """Reads the certificates of all TLS ports again, for connections that come from now on; gives a line for each that cannot be used,
+        and whose predecessor stays."""
+        if not self._certificates:
+            log.info("no port has certificates to read again", event="reloaded")
+        return [fault for each in self._certificates for fault in each.reload()]
+
+    def _look_at_certificates(self) -> None:
+        for each in self._certificates:
+            each.watch()
 
     def close(self) -> Any:
         """Stops listening."""
-        ports, self._ports = self._ports, []
+        ports, self._ports, self._certificates = self._ports, [], []
+        if self._watch.running:
+            self._watch.stop()
         return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
 
 
 def _with_room(description: str) -> str:
     """An endpoint string with our backlog, if it says none and takes one."""
-    takes = description.partition(":")[0] in ("tcp", "tcp6", "ssl", "unix") and ":backlog=" not in description
+    takes = description.partition(":")[0] in ("tcp", "tcp6", "tls", "ssl", "unix") and ":backlog=" not in description
     return f"{description}:backlog={BACKLOG}" if takes else description
