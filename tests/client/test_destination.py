@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 
 from tests.client.party import Party
 from tests.running import Authority
@@ -54,6 +58,24 @@ def test_a_redirect_keeps_to_the_same_kind() -> None:
     destination.connect(None)
     assert [client[:2] for client in reactor.tcpClients] == [("127.0.0.1", 2), ("127.0.0.1", 1)]
     assert tried == ["try", "try"]
+
+
+def test_several_addresses() -> None:
+    """If this fails, clients of a server that was replaced by its standby go on knocking at the old door, or forget the first one."""
+    reactor = MemoryReactorClock()
+    destination = Destination("tcp:127.0.0.1:1,127.0.0.1:2", reactor, trust=None, connecting=lambda: None, failed=lambda _: None)
+
+    def tried(*, fails: bool) -> Any:
+        attempt = destination.connect(Factory())
+        host, port, factory, *_ = reactor.tcpClients[-1]
+        if fails:
+            factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+            attempt.addErrback(lambda _: None)
+        return port
+
+    assert [tried(fails=fails) for fails in (False, True, False, True, True, True)] == [1, 1, 2, 2, 1, 2]
+    with pytest.raises(ValueError, match="all its addresses are of one kind"):
+        Destination("tcp:127.0.0.1:1,tls:127.0.0.1:2", reactor, trust=None, connecting=lambda: None, failed=lambda _: None)
 
 
 class TestTls(Party):

@@ -1,7 +1,8 @@
 """Where a client connects to: an address in words, made an endpoint; and what went wrong there, in words again.
 
-Strategy: a `Destination` is itself an endpoint, so that `ClientService` need not know that a server may send its clients elsewhere. After a
-redirect it leads to the new address, by the same kind of connection and the same trust; a failure there leads home again.
+Strategy: a `Destination` is itself an endpoint, so that `ClientService` need not know that there are several addresses, or that a server may
+send its clients elsewhere. When one address fails the next attempt goes to the next. After a redirect it leads to the new address, by the
+same kind of connection and the same trust; a failure there leads home again.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class Destination:
     """The endpoint of a client.
 
     Args:
-        target: an address (see `split_address`), any other client endpoint string of Twisted, or an endpoint.
+        target: an address (see `split_address`), several with commas between them, any other client endpoint string of Twisted, or
+            an endpoint.
         trust: a PEM file with the certificates to trust; by default those of the system's authorities.
         certificate: a PEM file with a key and its certificate, to be shown to a server that asks for one.
         connecting: called when an attempt begins.
@@ -97,24 +99,29 @@ class Destination:
         self._name = str(target)
         self._connecting = connecting
         self._failed = failed
+        self._homes: list[IStreamClientEndpoint] = []
         if not isinstance(target, str):
-            self._home = target
-        elif re.match(r"(?!tcp:|tls:)\w+:.*\D", target) and not _ADDRESS.match(target):
-            self._home = clientFromString(self._reactor, target)
+            self._homes.append(target)
+        elif re.match(r"(?!tcp:|tls:)\w+:.*\D", target) and not _ADDRESS.match(target.partition(",")[0]):
+            self._homes.append(clientFromString(self._reactor, target))
         else:
-            self._scheme, host, port = split_address(target)
-            self._home = self._endpoint(host, port)
+            addresses = target.split(",")
+            said = {address[:3] for address in addresses if address.startswith(("tcp:", "tls:"))}
+            if len(said) > 1:
+                raise ValueError(f"{target!r} mixes tcp: and tls:; all its addresses are of one kind")
+            self._scheme = said.pop() if said else "tcp"
+            self._homes += [self._endpoint(*split_address(address)[1:]) for address in addresses]
         if self._scheme != "tls" and (trust is not None or certificate is not None):
             raise ValueError(f"{self._name} says nothing of TLS, and what to trust would be of no use: write tls:host:port")
         self._away: IStreamClientEndpoint | None = None
 
     def connect(self, factory: Any) -> Deferred[IProtocol]:
         self._connecting()
-        attempt: Deferred[IProtocol] = (self._away or self._home).connect(factory)
+        attempt: Deferred[IProtocol] = (self._away or self._homes[0]).connect(factory)
         return attempt.addErrback(self._lost)
 
     def go_home(self) -> None:
-        """The next attempt goes to the address that the application gave."""
+        """The next attempt goes to an address that the application gave."""
         self._away = None
 
     def redirect(self, address: str) -> bool:
@@ -131,6 +138,8 @@ class Destination:
         return self._name if self._away is None else f"{self._name} (sent elsewhere)"
 
     def _lost(self, failure: Failure) -> Failure:
+        if self._away is None:
+            self._homes.append(self._homes.pop(0))
         self.go_home()
         self._failed(failure)
         return failure

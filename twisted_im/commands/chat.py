@@ -98,10 +98,11 @@ def client_options(arguments: argparse.Namespace) -> dict[str, Any]:
     uid, at, address = arguments.who.rpartition("@")
     if not at or not uid:
         raise ValueError(f"{arguments.who!r} is not NAME@HOST:PORT, such as alice@127.0.0.1:7777")
-    scheme, host, port = split_address(address)
-    tls = arguments.tls or (arguments.ca, arguments.certificate) != (None, None) or scheme == "tls"
+    places = [split_address(place) for place in address.split(",")]
+    tls = arguments.tls or (arguments.ca, arguments.certificate) != (None, None) or any(scheme == "tls" for scheme, _, _ in places)
+    kind = "tls" if tls else "tcp"
     options: dict[str, Any] = {
-        "endpoint": f"{'tls' if tls else 'tcp'}:{f'[{host}]' if ':' in host else host}:{port}",
+        "endpoint": ",".join(f"{kind}:{f'[{host}]' if ':' in host else host}:{port}" for _, host, port in places),
         "uid": uid,
         "tenant": arguments.tenant,
         "label": arguments.label,
@@ -109,7 +110,7 @@ def client_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "certificate": arguments.certificate,
     }
     if not arguments.new_device:
-        options["state"] = arguments.state or default_state(arguments.tenant, uid, f"{host}:{port}")
+        options["state"] = arguments.state or default_state(arguments.tenant, uid, "{1}:{2}".format(*places[0]))
     return options
 
 
