@@ -67,7 +67,7 @@ def test_several_addresses() -> None:
 
     def tried(*, fails: bool) -> Any:
         attempt = destination.connect(Factory())
-        host, port, factory, *_ = reactor.tcpClients[-1]
+        _, port, factory, *_ = reactor.tcpClients[-1]
         if fails:
             factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
             attempt.addErrback(lambda _: None)
