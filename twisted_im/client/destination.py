@@ -1,8 +1,8 @@
 """Where a client connects to: an address in words, made an endpoint; and what went wrong there, in words again.
 
-Strategy: a `Destination` is itself an endpoint, so that `ClientService` need not know that there are several addresses, or that a server
-may send its clients elsewhere. When one address fails the next attempt goes to the next. After a redirect it leads to the new address, by the
-same kind of connection and the same trust; a failure there leads home again.
+Strategy: a `Destination` is itself an endpoint, so that `ClientService` need not know that there are several addresses, or that a
+server may send its clients elsewhere. When one address fails the next attempt goes to the next. After a redirect it leads to the new
+address, by the same kind of connection and the same trust; a failure there leads home again.
 """
 
 from __future__ import annotations
