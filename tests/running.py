@@ -448,15 +448,19 @@ class Served(TestCase):
     timeout = 60
     server: ImServer
 
+    def make_store(self) -> Any:
+        """What the server keeps its messages in."""
+        return MemoryStore()
+
     async def serve(
         self, *, limits: Limits | None = None, listen: tuple[str, ...] = (PLAIN,), hand: Hand | None = None, **arguments: Any
     ) -> ImServer:
-        """Starts a server with everything in memory, where anybody may log in unless an authenticator says otherwise.
+        """Starts a server where anybody may log in, unless the arguments say otherwise.
 
         Args:
             hand: moves the server's time.
         """
-        plain = {"store": MemoryStore(), "router": SingleRouter(), "authenticator": Anybody()}
+        plain = {"store": self.make_store(), "router": SingleRouter(), "authenticator": Anybody()}
         if hand is not None:
             plain["clock"] = hand.seconds
         self.server = ImServer(reactor=hand or reactor, listen=listen, limits=limits, **{**plain, **arguments})

@@ -22,6 +22,7 @@ from twisted_im.client.values import Accepted, Life, Message, Receipt, Standing
 from twisted_im.core.connection import Limits
 from twisted_im.errors import Disconnect, Status
 from twisted_im.storage.memory import MemoryStore
+from twisted_im.storage.sqlite import SqliteStore
 from twisted_im.wire.schema import Command, DevicesAction, Direction, Kind, ReceiptType, SignalType, SyncScope
 
 DELIVERED, READ = ReceiptType.DELIVERED, ReceiptType.READ
@@ -336,7 +337,7 @@ class AnyPacketsLost(Served):
         for person in everybody:
             person.way.weather(chance, 0.0)
 
-        log = self.successResultOf(self.server.node.store.read(b"\0bob", 1, 1, NEWEST, 1000, False)).rows
+        log = (await self.server.node.store.read(b"\0bob", 1, 1, NEWEST, 1000, False)).rows
         texts = [row.content.decode() for row in log]
         for sender, receiver in (("alice", "bob"), ("bob", "alice")):
             assert [text for text in texts if text.startswith(f"to {receiver}")] == [f"to {receiver} {n}" for n in range(40)], sender
@@ -351,6 +352,15 @@ class AnyPacketsLost(Served):
             seqs = [receipt.seq for receipt in person.receipts if receipt.type is DELIVERED and receipt.user != person.uid]
             assert seqs == sorted(set(seqs))
         await gatherResults([person.client.stopService() for person in everybody])
+
+
+class AnyPacketsLostOnDisk(AnyPacketsLost):
+    """The same, with a store that answers later, and in another thread."""
+
+    def make_store(self) -> SqliteStore:
+        folder = Path(self.mktemp())
+        folder.mkdir(parents=True)
+        return SqliteStore(folder / "messages.db")
 
 
 class Sending(Served):
