@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import signal
 import sys
 import time
@@ -29,6 +28,7 @@ from zope.interface import implementer
 
 from twisted_im.core.connection import Limits
 from twisted_im.cork import corked
+from twisted_im.edge.tcp import parts_of
 from twisted_im.jsonlog import JsonLog
 from twisted_im.routing.single import SingleRouter
 from twisted_im.server.authenticators import Anybody, PasswordFile, read_passwords
@@ -161,8 +161,8 @@ class Options(usage.Options):
             raise usage.UsageError("--name takes 1 to 64 bytes")
 
 
-#: What listens on every address of the machine unless it is told better: kind → (its parts before the interface, this machine alone)
-_OPEN_TO_ALL = {"tcp": (2, "127.0.0.1"), "ssl": (5, "127.0.0.1"), "tcp6": (2, r"\:\:1")}
+#: What listens on every address of the machine unless it is told better, and how each names this machine alone.
+_OPEN_TO_ALL = {"tcp": "127.0.0.1", "ssl": "127.0.0.1", "tcp6": r"\:\:1", "tls": "127.0.0.1"}
 
 
 def local_unless_said(description: str) -> str:
@@ -172,17 +172,15 @@ def local_unless_said(description: str) -> str:
         ValueError: it names an empty one, which would be all of them.
     """
     kind, _, rest = description.partition(":")
-    if kind == "haproxy":
+    if kind.lower() == "haproxy":
         return f"{kind}:{local_unless_said(rest)}"
-    if kind not in _OPEN_TO_ALL:
+    own = _OPEN_TO_ALL.get(kind.lower())
+    if own is None:
         return description
-    before, own = _OPEN_TO_ALL[kind]
-    parts = re.split(r"(?<!\\):", description)
-    said = [part.removeprefix("interface=") for part in parts if part.startswith("interface=")]
-    said += [part for part in parts if not re.search(r"(?<!\\)=", part)][before : before + 1]
-    if "" in said:
+    interface = parts_of(description).get("interface")
+    if interface == "":
         raise ValueError("an empty interface is every one: say interface=0.0.0.0, or leave it out for this machine only")
-    return description if said else f"{description}:interface={own}"
+    return description if interface else f"{description}:interface={own}"
 
 
 def explained(error: BaseException | None) -> str:

@@ -5,6 +5,7 @@ TLS is an endpoint string, and nothing else in the server knows of it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,27 @@ log = Logger()
 #: Connections that the kernel holds for us. Twisted's 50 are soon too few when a server's clients come back at once, and each that finds
 #: no room waits a second before it tries again.
 BACKLOG = 1024
+
+#: What an endpoint string may say without naming it, in this order; only as far as somebody here asks for it.
+_ORDER = {
+    "tcp": ("port", "interface", "backlog"),
+    "tcp6": ("port", "backlog", "interface"),
+    "ssl": ("port", "privateKey", "certKey", "sslmethod", "interface", "backlog"),
+    "tls": ("path", "port", "backlog", "interface"),
+    "unix": ("address", "mode", "backlog"),
+}
+
+
+def parts_of(description: str) -> dict[str, str]:
+    """What an endpoint string says, by name; of a kind that is not listed above, only what it names itself."""
+    kind, *parts = re.split(r"(?<!\\):", description)
+    plain = [part for part in parts if not re.search(r"(?<!\\)=", part)]
+    found = dict(zip(_ORDER.get(kind.lower(), ()), plain, strict=False))
+    for part in parts:
+        name, equals, value = part.partition("=")
+        if equals and part not in plain:
+            found[name] = value
+    return found
 
 
 def _address(host: str, port: int) -> str:
@@ -88,5 +110,7 @@ class Ports:
 
 def _with_room(description: str) -> str:
     """An endpoint string with our backlog, if it says none and takes one."""
-    takes = description.partition(":")[0] in ("tcp", "tcp6", "ssl", "unix") and ":backlog=" not in description
-    return f"{description}:backlog={BACKLOG}" if takes else description
+    kind, _, rest = description.partition(":")
+    if kind.lower() == "haproxy":
+        return f"{kind}:{_with_room(rest)}"
+    return f"{description}:backlog={BACKLOG}" if kind.lower() in _ORDER and "backlog" not in parts_of(description) else description
