@@ -92,7 +92,7 @@ class ImServer(Service):
 
     @property
     def addresses(self) -> list[str]:
-        """Where it listens, as "host:port" or a path, once started."""
+        """Where it listens, as "host:port" or a path, once started; where it did, once stopped."""
         return self._ports.addresses
 
     @property

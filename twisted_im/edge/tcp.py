@@ -75,7 +75,7 @@ class Ports:
         reactor: listens.
 
     Attributes:
-        addresses: where it listens, as "host:port" or a path, once open.
+        addresses: where it listens, as "host:port" or a path, once open; where it did, once closed again.
     """
 
     def __init__(self, node: Node, descriptions: Sequence[str], reactor: Any) -> None:
@@ -100,6 +100,7 @@ class Ports:
                 log.info("listening on {address}", event="listening", address=name, node=self._node.name, strategy=strategy)
         except Exception:
             yield self.close()
+            self.addresses.clear()
             raise
 
     def close(self) -> Any:
