@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, maybeDeferred
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
@@ -69,7 +69,7 @@ class TestPasswordFile(TestCase):
 
     @inlineCallbacks
     def test_changes_with_the_same_time_and_size_are_noticed(self) -> Any:
-        """Somebody who was locked out still gets in, since the file was restored from a copy, or written twice in a moment."""
+        """If this fails, somebody who was locked out still gets in, since the file was restored from a copy, or written twice at once."""
         self.assertTrue((yield self.authenticator.authenticate(who("alice", b"correct horse"))))
         old, text = self.path.stat(), self.path.read_text()
         self.path.write_text(text.replace("alice", "alien"))
@@ -82,7 +82,7 @@ class TestPasswordFile(TestCase):
         self.assertTrue((yield self.authenticator.authenticate(who("alice", b"correct horse"))))
 
     def test_a_file_that_may_be_read_again_is_read(self) -> None:
-        """A file whose rights were wrong lets nobody in, although they were mended."""
+        """If this fails, a file whose rights were wrong lets nobody in, although they were mended."""
         self.assertTrue(self.authenticator.knows("", "alice"))
         read = []
 
@@ -125,6 +125,27 @@ class TestPasswordFile(TestCase):
         running[1].callback(False)
         self.assertFalse(self.successResultOf(second))  # type: ignore[arg-type]
 
+    def test_a_crowd_that_does_not_wait(self) -> None:
+        """If this fails, somebody who logs in and hangs up, again and again, has passwords checked for nobody, and all others wait."""
+        running: list[Deferred[Any]] = []
+
+        def later(check: Any, *args: Any) -> Deferred[Any]:
+            running.append(Deferred())
+            return running[-1]
+
+        authenticator = PasswordFile(self.path, later, at_once=1, waiting=1)
+        for _ in range(3):
+            gone: Any = authenticator.authenticate(who("alice", b"x"))
+            gone.cancel()
+            self.failureResultOf(gone, CancelledError)
+        self.assertEqual(len(running), 1)
+        waiting: Any = authenticator.authenticate(who("alice", b"correct horse"))
+        self.assertEqual(len(running), 1, "the first check cannot be called back")
+        running[0].errback(ZeroDivisionError())
+        self.assertEqual(len(running), 2)
+        running[1].callback(True)
+        self.assertTrue(self.successResultOf(waiting))
+
     def test_the_file(self) -> None:
         """Others on the machine can read the hashes, or a broken line is passed over in silence."""
         self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o600)
@@ -134,7 +155,7 @@ class TestPasswordFile(TestCase):
             read_passwords(self.path)
 
     def test_what_people_have_written_into_the_file_stays(self) -> None:
-        """A password that is set by the command takes comments, or the order of the lines, with it."""
+        """If this fails, a password that is set by the command takes comments, or the order of the lines, with it."""
         for end in ("\n", ""):
             lines = ["# ours", "", "zoe:$argon2id$z", "alice:$argon2id$a", "  ", "# theirs: bob:x", "acme/alice:$argon2id$c" + end]
             self.path.write_text("\n".join(lines))
@@ -153,7 +174,7 @@ class TestPasswordFile(TestCase):
         self.assertEqual(self.path.read_text().count("\n"), 1)
 
     def test_a_user_who_stands_there_twice(self) -> None:
-        """An old password comes to life again when one of two lines is taken out of the file."""
+        """If this fails, an old password comes to life again when one of two lines is taken out of the file."""
         self.path.write_text("alice:$argon2id$a\nalice:$argon2id$b\n")
         self.assertFalse(write_password(self.path, "", "alice", "new"))
         self.assertNotIn("$a\n", self.path.read_text())

@@ -16,7 +16,7 @@ from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredSemaphore, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -71,7 +71,19 @@ class PasswordFile:
         self._refresh()
         name = _name(credentials.tenant, credentials.uid)
         known = self._hashes.get(name) if "/" not in credentials.tenant else None
-        return self._slots.run(self._in_thread, _verify, known or self._stranger, credentials.secret, known is not None)
+        turn: Deferred[Any] = self._slots.acquire()
+        return turn.addCallback(lambda _: self._check(known or self._stranger, credentials.secret, known is not None))
+
+    def _check(self, *args: object) -> Deferred[bool]:
+        """Whoever waits for the answer may go; its thread works on, and until that is done nobody else gets its place."""
+        answer: Deferred[bool] = Deferred()
+        checked = maybeDeferred(self._in_thread, _verify, *args)
+        checked.addBoth(self._free).chainDeferred(answer)
+        return answer
+
+    def _free(self, result: Any) -> Any:
+        self._slots.release()
+        return result
 
     def knows(self, tenant: str, uid: str) -> bool:
         self._refresh()
