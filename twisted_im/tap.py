@@ -6,12 +6,14 @@ started; `makeService` then only calls constructors with keyword arguments.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from twisted_im.edge.tcp import parts_of
 from twisted_im.jsonlog import JsonLog
 from twisted_im.routing.single import SingleRouter
 from twisted_im.server.authenticators import Anybody, PasswordFile, read_passwords
-from twisted_im.service import ImServer
+from twisted_im.service import ImServer, stop
 from twisted_im.storage.memory import MemoryStore
 
 log = Logger()
@@ -213,7 +215,7 @@ def _check_endpoint(description: str) -> None:
 
 @implementer(IService)
 class ImService(MultiService):
-    """The node as twistd runs it: with logs as JSON, and a failure to start said in one line.
+    """The node as twistd runs it: with logs as JSON, a failure to start said in one line, and a status of 1 when it went wrong later.
 
     Args:
         parent_options: twistd's own options, which say where logs go; None under `twist`, which has options of its own for that.
@@ -224,6 +226,7 @@ class ImService(MultiService):
         self._parent_options = parent_options
         self._why = ""
         self._up = False
+        self._failed = False
 
     def setServiceParent(self, parent: Any) -> None:
         super().setServiceParent(parent)
@@ -235,6 +238,7 @@ class ImService(MultiService):
                 raise StartError(f"{explained(error)}; say another --logfile") from None
 
     def startService(self) -> None:
+        atexit.register(self._leave)
         _heed_signals()
         super().startService()
         for node in self:
@@ -250,7 +254,21 @@ class ImService(MultiService):
             self._why += "; change --listen"
         if self._up:  # it failed later than in `startService`, where an exception would have done
             log.critical("not started: {why}", why=self._why)
-            _reactor().stop()
+            self.fail()
+
+    def fail(self, *_: object) -> None:
+        """Stops everything in good order, and has the process end with a status of 1: something has gone wrong, and the log says what."""
+        self._failed = True
+        stop(_reactor())
+
+    def _leave(self) -> None:
+        """The last thing that the process does. Neither twistd nor twist asks a service for a status: what is raised while the reactor runs
+        is printed and forgotten, and who leaves at the reactor's end leaves the pid file behind."""
+        if self._failed:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):  # whoever read it may be gone
+                    stream.flush()
+            os._exit(1)
 
 
 def _log_file(options: Any) -> Any:
@@ -284,18 +302,18 @@ def _heed_signals() -> None:
     reactor = _reactor()
     heeded = False
 
-    def stop(number: int, _: object) -> None:
+    def ask(number: int, _: object) -> None:
         nonlocal heeded
         heeded = True
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, signal.SIG_DFL)
         reactor.callFromThread(log.info, "stopping: {signal}", event="stopping", signal=signal.Signals(number).name)
-        reactor.callFromThread(reactor.stop)
+        reactor.callFromThread(stop, reactor)
 
     def heed() -> None:
         if not heeded:
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, stop)
+                signal.signal(number, ask)
 
     heed()
     reactor.callWhenRunning(heed)
@@ -333,6 +351,7 @@ def makeService(options: Options) -> ImService:
         name=options["name"],
         limits=limits,
         told_elsewhere=True,
+        broken=service.fail,
     )
     server.setServiceParent(service)
     return service

@@ -102,6 +102,7 @@ class Node:
         self.on_lost: list[Callable[[Pump], object]] = []
         self.known: set[bytes] = set()
         self._drained: Deferred[None] | None = None
+        self._store_broken = False
         for feature in features:
             feature(self)
 
@@ -134,8 +135,13 @@ class Node:
             self._drained = Deferred()
             yield self._drained
         yield maybeDeferred(self.router.stop)
-        yield self.store.close()
-        self.turn.stop()
+        try:
+            yield maybeDeferred(self.store.close)
+        except Exception:
+            if not self._store_broken:  # else it was said already that it can do nothing more
+                raise
+        finally:
+            self.turn.stop()
 
     def redirect(self, address: str, *, delay: float = 0.0) -> None:
         """Sends every client to another node: each is told, and its connection closed.
@@ -149,6 +155,7 @@ class Node:
             pump.disconnect(ImError(Disconnect.SHUTTING_DOWN), last=last if pump.connection.state is State.OPEN else None)
 
     def _store_failed(self, failure: Failure) -> None:
+        self._store_broken = True
         for pump in list(self.pumps):
             pump.disconnect(ImError(Disconnect.STORE_FAILED))
         self._broken(failure)
