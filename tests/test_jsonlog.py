@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from typing import Any
 
 from hypothesis import given
@@ -48,6 +49,30 @@ class TestJsonLog(TestCase):
         event = json.loads(line)
         self.assertEqual({name: event[name] for name in fields}, fields)
         self.assertEqual(event["text"], text)
+
+    def test_what_json_has_no_form_for(self) -> None:
+        """If this fails, a log collector stops at a line that is no JSON, or the line of a file with an odd name is lost."""
+        file = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # as a log on a disk is written: not every string can be
+
+        def no_number(word: str) -> None:
+            raise AssertionError(f"{word} is no JSON")
+
+        odd = "caf\udce9 \ud83d"
+        fields = {"path": odd, "mean": math.nan, "most": math.inf, "least": -math.inf, "half": 0.5, odd: "name"}
+        Logger("somewhere", observer=JsonLog(file)).info("{path} is gone, {mean}", **fields)
+        try:
+            raise ValueError(odd)
+        except ValueError:
+            Logger("somewhere", observer=JsonLog(file)).failure("could not")
+        written = file.detach().getvalue().decode("utf-8")  # type: ignore[attr-defined]  # a BytesIO has it
+        first, second = (json.loads(line, parse_constant=no_number) for line in written.splitlines())
+        said = "caf\\udce9 \\ud83d"
+        self.assertEqual(first["text"], f"{said} is gone, nan")
+        self.assertEqual(
+            {name: first[name] for name in ("path", "mean", "most", "least", "half", said)},
+            {"path": said, "mean": "nan", "most": "inf", "least": "-inf", "half": 0.5, said: "name"},
+        )
+        self.assertIn(said, second["failure"])
 
     def test_what_cannot_be_formatted(self) -> None:
         """A mistake in a log line hides the event that it was for."""

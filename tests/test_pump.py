@@ -7,6 +7,7 @@ holds for a connection, in every reactor turn.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 import socket
@@ -157,6 +158,13 @@ def below(transport: Any) -> Any:
     while hasattr(transport, "transport"):
         transport = transport.transport
     return transport
+
+
+def sip(raw: Raw, size: int) -> None:
+    """Has a client that has stopped reading take so many bytes from its socket, as far as there are any."""
+    with contextlib.suppress(BlockingIOError):
+        data = below(raw.transport).getHandle().recv(size)
+        (raw if below(raw.transport) is raw.transport else raw.transport).dataReceived(data)
 
 
 def unsent(transport: Any) -> int:
@@ -331,11 +339,11 @@ class Writing(Served):
         alice, bob = [await self.user(uid, index=index, tls=bool(index)) for uid in ("alice", "bob")]
         return alice, bob
 
-    async def stuff(self, alice: Raw, raw: Raw) -> int:
+    async def stuff(self, alice: Raw, raw: Raw, much: int = 1 << 19) -> int:
         """Has a device stop reading, and sends to it until much waits; gives how many messages that took."""
         pump, sent = self.pump(raw), 0
         raw.transport.pauseProducing()
-        while held(pump) < 1 << 19:
+        while held(pump) < much:
             await alice.send(raw.uid, b"%20000d" % sent)
             sent += 1
         assert unsent(pump.transport) > 0, "there is something that the socket has not taken"
@@ -468,6 +476,45 @@ class Writing(Served):
         assert [answer.messages[0].seq for answer in await answered] == [n % 12 + 1 for n in range(300)]
         assert seen.most < 2 * BUDGET, "one answer at a time"
         assert pings > 100, "others are served in between"
+
+    async def test_who_stops_reading_and_who_reads_slowly(self) -> None:
+        """If this fails, a phone whose network is gone keeps its place and its megabyte for as long as it likes; or one on a slow network
+        is thrown out again and again, and never gets its messages."""
+        hand = Hand()
+        await self.serve(listen=(PLAIN, tls()), limits=ROOMY, hand=hand)
+        for index in (0, 1):
+            alice, slow = await self.both(index)
+            deaf = await self.user("deaf", index=index, tls=bool(index))
+            below(slow.transport).getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+            await self.stuff(alice, deaf)
+            sent = await self.stuff(alice, slow, 900_000)
+            stopped, going = self.pump(deaf), self.pump(slow)
+            lasted = seconds = 0
+            for seconds in range(5, 41, 5):
+                before = held(going)
+
+                def read(going: Pump = going, before: int = before, slow: Raw = slow) -> bool:
+                    """The kernel has new bytes for those that leave, so it holds about the same whenever the server looks."""
+                    sip(slow, 1000)
+                    return held(going) < before - 50_000
+
+                await until(read, "bytes to move")
+                for _ in range(20):
+                    hand.advance(0.25)
+                await alice.settle()
+                lasted = seconds if stopped in self.server.node.pumps else lasted
+            assert going.clogged, "it was slow all the time"
+            assert going in self.server.node.pumps, index
+            assert stopped not in self.server.node.pumps, index
+            assert 15 <= lasted <= 30, "it had its time"
+            slow.transport.resumeProducing()
+            await slow.settle()
+            assert [int(row.content) for row in slow.messages()] == list(range(sent))
+            deaf.transport.resumeProducing()
+            await deaf.ended()
+            assert not any(got.is_(Kind.NOTIFY, Command.DISCONNECT) for got in deaf.got), "there is no way to tell it"
+            await gatherResults([alice.close(), slow.close()])
+            await until(lambda: not self.server.node.pumps, "the connections to end")
 
     async def test_everything_arrives_before_the_end(self) -> None:
         """If this fails, the last messages before a kick or a shutdown, or the reason for it, are lost."""

@@ -17,6 +17,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import CannotListenError, ConnectError
+from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from tests.running import PLAIN, Raw, Served, refusal, until
@@ -117,6 +118,14 @@ class TestService(Served):
 
     async def test_a_door_that_cannot_be_opened(self) -> None:
         """If this fails, a program whose port is taken is never told, or listens at half of its doors."""
+        opened: list[str] = []
+
+        def listening(event: LogEvent) -> None:
+            if event.get("event") == "listening":
+                opened.append(event["address"])
+
+        globalLogPublisher.addObserver(listening)
+        self.addCleanup(globalLogPublisher.removeObserver, listening)
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
@@ -125,8 +134,10 @@ class TestService(Served):
             server.startService()
             failure = await self.assertFailure(server.started, CannotListenError)
             assert failure.port == port
+            assert len(opened) == 1
             with self.assertRaises(ConnectError):
-                await self.connect(port=int(server.addresses[0].rpartition(":")[2]))
+                await self.connect(port=int(opened[0].rpartition(":")[2]))
+            assert server.addresses == [], "it listens nowhere, and says so"
             await server.stopService()
         assert self.notes == ["router started", "router stopped", "store closed"]
 

@@ -26,17 +26,17 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.running import Authority, certificate
+from tests.running import Authority, certificate, new_id
 from twisted_im.core.connection import Limits
 from twisted_im.counters import Counters
-from twisted_im.errors import Status
+from twisted_im.errors import Disconnect, Status
 from twisted_im.pump import FRAMES_AT_ONCE, NEWCOMER_FRAMES_AT_ONCE
 from twisted_im.server.authenticators import write_password
 from twisted_im.service import RESERVED
 from twisted_im.tap import DEFAULT_LISTEN, STORES, STRATEGIES, Options, StartError, local_unless_said
-from twisted_im.wire.codec import request
+from twisted_im.wire.codec import CODECS, request, tag
 from twisted_im.wire.framing import Frame, FrameReader
-from twisted_im.wire.schema import Command, LoginMethod
+from twisted_im.wire.schema import Command, Kind, LoginMethod
 
 ROOT = Path(__file__).parent.parent
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
@@ -88,7 +88,13 @@ class Talk:
         self._reader = FrameReader(65536)
 
     def ask(self, command: Command, **values: Any) -> Frame:
+        self.send(command, **values)
+        return self.hear()
+
+    def send(self, command: Command, **values: Any) -> None:
         self._socket.sendall(request(command, 1, **values))
+
+    def hear(self) -> Frame:
         while not (frames := self._reader.feed(data := self._socket.recv(65536))):
             assert data, "it hung up"
         return frames[0]
@@ -381,6 +387,81 @@ def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
     assert outcome.stderr == f"twisted_im: {tmp_path}/none/im.log: No such file or directory; say another --logfile\n"
 
 
+#: A store that breaks at its first commit: at once, or when the server is told to stop meanwhile. It cannot be closed either.
+BREAKING = """
+import runpy, sys
+from twisted.internet.defer import Deferred
+from twisted_im import ImServer, MemoryStore, SingleRouter, tap
+
+class Breaking(MemoryStore):
+    def append(self, messages, cursors):
+        from twisted.internet import reactor
+        done, error = Deferred(), OSError(5, "Input/output error")
+        if LATE:
+            reactor.addSystemEventTrigger("before", "shutdown", done.errback, error)
+            print("the commit waits", flush=True)
+        else:
+            done.errback(error)
+        return done
+
+    def close(self):
+        raise OSError(9, "Bad file descriptor")
+
+tap.STORES["memory"] = lambda path: Breaking()
+"""
+
+#: What runs a server with that store.
+RUNNERS = {
+    "twistd": "from twisted.scripts.twistd import run; run()",
+    "twist": "runpy.run_module('twisted', run_name='__main__')",
+    "a program": """
+from twisted.internet import reactor
+server = ImServer(store=Breaking(), router=SingleRouter(), authenticator=lambda _: True, listen=["tcp:0:interface=127.0.0.1"])
+server.startService()
+reactor.addSystemEventTrigger("before", "shutdown", server.stopService)
+print('"address":"%s"' % server.addresses[0], flush=True)
+reactor.run()
+print("the program goes on")
+sys.exit(7)
+""",
+}
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "at the end"])
+@pytest.mark.parametrize(("runner", "status"), [("twistd", 1), ("twist", 1), ("a program", 7)])
+def test_a_broken_store(runner: str, status: int, late: bool, tmp_path: Path) -> None:
+    """If this fails, a server whose disk is full looks as if it had been told to stop, and nobody starts it again, or sees why it went; or
+    it takes the program that it is a part of with it."""
+    (tmp_path / "breaking.py").write_text(f"LATE = {late}\n{BREAKING}\n{RUNNERS[runner]}")
+    words = {"twistd": ["-n", "--pidfile=im.pid", "im"], "twist": ["im"], "a program": []}[runner]
+    options = ["--auth=anonymous", "--listen=tcp:0", "--store=memory"] if words else []
+    with started([sys.executable, "breaking.py", *words, *options], tmp_path) as process:
+        assert process.stdout is not None
+        with Talk(address_in(process.stdout)) as talk:
+            assert talk.login("alice", b"", LoginMethod.ANONYMOUS) == Status.OK
+            talk.send(Command.MESSAGE, client_id=new_id(), conversation=0, content_type=1, life=0, target=b"alice", content=b"hello")
+            if late:
+                assert any("the commit waits" in line for line in process.stdout)
+                process.send_signal(signal.SIGTERM)
+            word, _, _, body = talk.hear()
+            assert word == tag(Kind.NOTIFY, Command.DISCONNECT)
+            assert CODECS[Kind.NOTIFY, Command.DISCONNECT].read(body).code == Disconnect.STORE_FAILED
+            rest, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == status
+    assert not (tmp_path / "im.pid").exists()
+    if runner == "a program":
+        assert rest.endswith("the program goes on\n")
+        return
+    what, why = "the store is broken; nothing more is accepted: ", "OSError: [Errno 5] Input/output error"
+    assert [why in line for line in rest.splitlines() if what in line] == [True]
+    assert "Bad file descriptor" not in rest, "one thing went wrong, and that is said once"
+    assert "Unhandled" not in rest
+    assert '"event":"stopped"' in rest.replace(": ", ":")
+    if runner == "twistd":
+        lines = [json.loads(line) for line in rest.splitlines()]
+        assert [line["text"] for line in lines if line["level"] not in ("info", "debug")] == [what + why]
+
+
 def test_help() -> None:
     """`--help` leaves an option out, has no examples, promises what there is not, or runs over the edge of the terminal."""
     text = Options().getUsage()
@@ -466,6 +547,11 @@ def test_operations_page_has_every_event() -> None:
         ("tls:a\\:b.pem:port=7778:key=k.pem", "tls:a\\:b.pem:port=7778:key=k.pem:interface=127.0.0.1"),
         ("tls:pki:port=7778:interface=0.0.0.0", "tls:pki:port=7778:interface=0.0.0.0"),
         ("haproxy:tls:im.pem:port=7778", "haproxy:tls:im.pem:port=7778:interface=127.0.0.1"),
+        ("tcp6:7777:50", r"tcp6:7777:50:interface=\:\:1"),
+        (r"tcp6:7777:50:\:\:", r"tcp6:7777:50:\:\:"),
+        ("TCP6:7777", r"TCP6:7777:interface=\:\:1"),
+        ("ssl:7778:k.pem:c.pem:0.0.0.0:50", "ssl:7778:k.pem:c.pem:0.0.0.0:50"),
+        ("tls:certs:7778:0.0.0.0:50", "tls:certs:7778:0.0.0.0:50"),
         ("haproxy:tcp:7777", "haproxy:tcp:7777:interface=127.0.0.1"),
         ("haproxy:tcp:7777:interface=0.0.0.0", "haproxy:tcp:7777:interface=0.0.0.0"),
     ],

@@ -2,12 +2,14 @@
 
 Strategy: an observer for `twisted.logger` that keeps what a person or a log collector looks for — time, level, where it comes from, the
 sentence, and the fields that were given with it — and leaves Twisted's own bookkeeping out. A failure becomes one field with its
-traceback, so that one event is always one line.
+traceback, so that one event is always one line. What JSON or UTF-8 has no form for (NaN, half of a surrogate pair, as in the name of
+a file that is no UTF-8) is written in words, so that every line can be read by whatever reads JSON.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -45,4 +47,12 @@ def json_line(event: LogEvent) -> str:
     failure = event.get("log_failure")
     if failure is not None:
         line["failure"] = failure.getTraceback()
-    return json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
+    written = {_in_words(name): _in_words(value) for name, value in line.items()}
+    return json.dumps(written, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _in_words(value: Any) -> Any:
+    """The value itself, if JSON has a form for it and that can be encoded."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

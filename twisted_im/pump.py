@@ -221,7 +221,7 @@ class Pump:
     """
 
     __slots__ = (
-        "_held", "_patience", "_unsent", "_unsent_since", "_waiting", "budget", "clogged", "commands", "connection", "context",
+        "_held", "_patience", "_taken", "_taken_since", "_waiting", "budget", "clogged", "commands", "connection", "context",
         "counters", "look_due", "out", "owner", "room", "transport", "turn",
     )  # fmt: skip
 
@@ -236,7 +236,7 @@ class Pump:
         self.room = self.budget = limits.write_budget
         self.clogged = False
         self._patience = limits.unacknowledged + limits.ping
-        self._unsent, self._unsent_since = -1, 0.0
+        self._taken, self._taken_since = -1, 0.0
         self.transport: Any = None
         self._held: list[Frame] | None = None
         self._waiting = 0
@@ -291,7 +291,7 @@ class Pump:
     def pauseProducing(self) -> None:
         """The socket did not take everything."""
         self.clogged = True
-        self._unsent = -1
+        self._taken = -1
         self.book()
 
     def resumeProducing(self) -> None:
@@ -469,10 +469,10 @@ class Pump:
         bottom = self.transport
         while hasattr(bottom, "transport"):
             bottom = bottom.transport
-        unsent = bottom.unsent() if self.clogged and isinstance(bottom, DirectTransport) else -1
-        if unsent == -1 or unsent != self._unsent:
-            self._unsent, self._unsent_since = unsent, now
-        return Due.ABORT if now - self._unsent_since >= self._patience else None
+        taken = bottom.taken() if self.clogged and isinstance(bottom, DirectTransport) else -1
+        if taken == -1 or taken != self._taken:
+            self._taken, self._taken_since = taken, now
+        return Due.ABORT if now - self._taken_since >= self._patience else None
 
     # ---- the end
 

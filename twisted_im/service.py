@@ -8,10 +8,12 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -32,6 +34,12 @@ def _capacity() -> int:
     """Connections that the process's limit on open files leaves room for."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1_000_000 if soft == resource.RLIM_INFINITY else max(soft - RESERVED, 1)
+
+
+def stop(reactor: Any) -> None:
+    """Stops the reactor, unless it does so already."""
+    with suppress(ReactorNotRunning):
+        reactor.stop()
 
 
 class ImServer(Service):
@@ -87,7 +95,7 @@ class ImServer(Service):
             limits=limits,
             most=_capacity() if most is None else most,
             clock=clock,
-            broken=broken if broken is not None else lambda failure: reactor.stop(),
+            broken=broken if broken is not None else lambda failure: stop(reactor),
             standby=standby,
         )
         self.started: Deferred[None] = Deferred()
@@ -96,7 +104,7 @@ class ImServer(Service):
 
     @property
     def addresses(self) -> list[str]:
-        """Where it listens, as "host:port" or a path, once started."""
+        """Where it listens, as "host:port" or a path, once started; where it did, once stopped."""
         return self._ports.addresses
 
     @property

@@ -6,13 +6,14 @@ started; `makeService` then only calls constructors with keyword arguments.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
-import re
 import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,14 @@ from zope.interface import implementer
 
 from twisted_im.core.connection import Limits
 from twisted_im.cork import corked
+from twisted_im.edge.tcp import parts_of
 from twisted_im.edge.tls import endpoint_from
 from twisted_im.jsonlog import JsonLog
 from twisted_im.pem import CertificateError
 from twisted_im.routing.single import SingleRouter
 from twisted_im.server.authenticators import Anybody, PasswordFile, read_passwords
 from twisted_im.server.interfaces import StoreError
-from twisted_im.service import ImServer
+from twisted_im.service import ImServer, stop
 from twisted_im.storage.memory import MemoryStore
 from twisted_im.storage.sqlite import SqliteStore
 
@@ -177,8 +179,8 @@ class Options(usage.Options):
             raise usage.UsageError("--name takes 1 to 64 bytes")
 
 
-#: What listens on every address of the machine unless it is told better: kind → (its parts before the interface, this machine alone)
-_OPEN_TO_ALL = {"tcp": (2, "127.0.0.1"), "tls": (3, "127.0.0.1"), "ssl": (4, "127.0.0.1"), "tcp6": (2, r"\:\:1")}
+#: What listens on every address of the machine unless it is told better, and how each names this machine alone.
+_OPEN_TO_ALL = {"tcp": "127.0.0.1", "ssl": "127.0.0.1", "tcp6": r"\:\:1", "tls": "127.0.0.1"}
 
 
 def local_unless_said(description: str) -> str:
@@ -188,17 +190,15 @@ def local_unless_said(description: str) -> str:
         ValueError: it names an empty one, which would be all of them.
     """
     kind, _, rest = description.partition(":")
-    if kind == "haproxy":
+    if kind.lower() == "haproxy":
         return f"{kind}:{local_unless_said(rest)}"
-    if kind not in _OPEN_TO_ALL:
+    own = _OPEN_TO_ALL.get(kind.lower())
+    if own is None:
         return description
-    before, own = _OPEN_TO_ALL[kind]
-    parts = re.split(r"(?<!\\):", description)
-    said = [part.removeprefix("interface=") for part in parts if part.startswith("interface=")]
-    said += [part for part in parts if not re.search(r"(?<!\\)=", part)][before : before + 1]
-    if "" in said:
+    interface = parts_of(description).get("interface")
+    if interface == "":
         raise ValueError("an empty interface is every one: say interface=0.0.0.0, or leave it out for this machine only")
-    return description if said else f"{description}:interface={own}"
+    return description if interface else f"{description}:interface={own}"
 
 
 def explained(error: BaseException | None) -> str:
@@ -228,7 +228,7 @@ def _check_endpoint(description: str) -> None:
 
 @implementer(IService)
 class ImService(MultiService):
-    """The node as twistd runs it: with logs as JSON, and a failure to start said in one line.
+    """The node as twistd runs it: with logs as JSON, a failure to start said in one line, and a status of 1 when it went wrong later.
 
     Args:
         parent_options: twistd's own options, which say where logs go; None under `twist`, which has options of its own for that.
@@ -239,6 +239,7 @@ class ImService(MultiService):
         self._parent_options = parent_options
         self._why = ""
         self._up = False
+        self._failed = False
 
     def setServiceParent(self, parent: Any) -> None:
         super().setServiceParent(parent)
@@ -250,6 +251,7 @@ class ImService(MultiService):
                 raise StartError(f"{explained(error)}; say another --logfile") from None
 
     def startService(self) -> None:
+        atexit.register(self._leave)
         _heed_signals()
         _heed_hangup(lambda: [node.reload() for node in self])
         super().startService()
@@ -268,7 +270,21 @@ class ImService(MultiService):
             self._why += "; change --listen"
         if self._up:  # it failed later than in `startService`, where an exception would have done
             log.critical("not started: {why}", why=self._why)
-            _reactor().stop()
+            self.fail()
+
+    def fail(self, *_: object) -> None:
+        """Stops everything in good order, and has the process end with a status of 1: something has gone wrong, and the log says what."""
+        self._failed = True
+        stop(_reactor())
+
+    def _leave(self) -> None:
+        """The last thing that the process does. Neither twistd nor twist asks a service for a status: what is raised while the reactor runs
+        is printed and forgotten, and who leaves at the reactor's end leaves the pid file behind."""
+        if self._failed:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):  # whoever read it may be gone
+                    stream.flush()
+            os._exit(1)
 
 
 def _log_file(options: Any) -> Any:
@@ -302,18 +318,18 @@ def _heed_signals() -> None:
     reactor = _reactor()
     heeded = False
 
-    def stop(number: int, _: object) -> None:
+    def ask(number: int, _: object) -> None:
         nonlocal heeded
         heeded = True
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, signal.SIG_DFL)
         reactor.callFromThread(log.info, "stopping: {signal}", event="stopping", signal=signal.Signals(number).name)
-        reactor.callFromThread(reactor.stop)
+        reactor.callFromThread(stop, reactor)
 
     def heed() -> None:
         if not heeded:
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, stop)
+                signal.signal(number, ask)
 
     heed()
     reactor.callWhenRunning(heed)
@@ -370,6 +386,7 @@ def makeService(options: Options) -> ImService:
         limits=limits,
         standby=bool(options["standby"]),
         told_elsewhere=True,
+        broken=service.fail,
     )
     server.setServiceParent(service)
     return service

@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, maybeDeferred
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from twisted_im.errors import ImError, Status
-from twisted_im.server.authenticators import Anybody, PasswordFile, read_passwords, write_password
+from twisted_im.server import authenticators
+from twisted_im.server.authenticators import HASHER, Anybody, PasswordFile, read_passwords, write_password
 from twisted_im.server.interfaces import Credentials, IAuthenticator
 from twisted_im.wire.schema import LoginMethod
 
@@ -66,6 +67,37 @@ class TestPasswordFile(TestCase):
         self.path.unlink()
         self.assertFalse((yield self.authenticator.authenticate(who("bob", b"builder"))))
 
+    @inlineCallbacks
+    def test_changes_with_the_same_time_and_size_are_noticed(self) -> Any:
+        """If this fails, somebody who was locked out still gets in, since the file was restored from a copy, or written twice at once."""
+        self.assertTrue((yield self.authenticator.authenticate(who("alice", b"correct horse"))))
+        old, text = self.path.stat(), self.path.read_text()
+        self.path.write_text(text.replace("alice", "alien"))
+        os.utime(self.path, ns=(old.st_atime_ns, old.st_mtime_ns))
+        self.assertFalse((yield self.authenticator.authenticate(who("alice", b"correct horse"))))
+        copy = self.path.with_name("copy")
+        copy.write_text(text)
+        os.utime(copy, ns=(old.st_atime_ns, old.st_mtime_ns))
+        copy.replace(self.path)
+        self.assertTrue((yield self.authenticator.authenticate(who("alice", b"correct horse"))))
+
+    def test_a_file_that_may_be_read_again_is_read(self) -> None:
+        """If this fails, a file whose rights were wrong lets nobody in, although they were mended."""
+        self.assertTrue(self.authenticator.knows("", "alice"))
+        read = []
+
+        def reading(path: Path) -> dict[str, str]:
+            read.append(path)
+            return read_passwords(path)
+
+        self.patch(authenticators, "read_passwords", reading)
+        self.assertTrue(self.authenticator.knows("", "alice"))
+        self.assertEqual(read, [])
+        self.path.chmod(0o640)
+        for _ in range(2):
+            self.assertTrue(self.authenticator.knows("", "alice"))
+        self.assertEqual(read, [self.path])
+
     def test_other_methods(self) -> None:
         """A client with a token is told nothing that helps it."""
         with self.assertRaises(ImError) as caught:
@@ -93,6 +125,27 @@ class TestPasswordFile(TestCase):
         running[1].callback(False)
         self.assertFalse(self.successResultOf(second))  # type: ignore[arg-type]
 
+    def test_a_crowd_that_does_not_wait(self) -> None:
+        """If this fails, somebody who logs in and hangs up, again and again, has passwords checked for nobody, and all others wait."""
+        running: list[Deferred[Any]] = []
+
+        def later(check: Any, *args: Any) -> Deferred[Any]:
+            running.append(Deferred())
+            return running[-1]
+
+        authenticator = PasswordFile(self.path, later, at_once=1, waiting=1)
+        for _ in range(3):
+            gone: Any = authenticator.authenticate(who("alice", b"x"))
+            gone.cancel()
+            self.failureResultOf(gone, CancelledError)
+        self.assertEqual(len(running), 1)
+        waiting: Any = authenticator.authenticate(who("alice", b"correct horse"))
+        self.assertEqual(len(running), 1, "the first check cannot be called back")
+        running[0].errback(ZeroDivisionError())
+        self.assertEqual(len(running), 2)
+        running[1].callback(True)
+        self.assertTrue(self.successResultOf(waiting))
+
     def test_the_file(self) -> None:
         """Others on the machine can read the hashes, or a broken line is passed over in silence."""
         self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o600)
@@ -100,6 +153,32 @@ class TestPasswordFile(TestCase):
         self.path.write_text("# who may come in\n\nalice:$argon2id$x\nbob\n")
         with self.assertRaisesRegex(ValueError, "line 4 is not user:hash"):
             read_passwords(self.path)
+
+    def test_what_people_have_written_into_the_file_stays(self) -> None:
+        """If this fails, a password that is set by the command takes comments, or the order of the lines, with it."""
+        for end in ("\n", ""):
+            lines = ["# ours", "", "zoe:$argon2id$z", "alice:$argon2id$a", "  ", "# theirs: bob:x", "acme/alice:$argon2id$c" + end]
+            self.path.write_text("\n".join(lines))
+            self.assertFalse(write_password(self.path, "", "alice", "new"))
+            self.assertTrue(write_password(self.path, "", "bob", "new"))
+            written = self.path.read_text().split("\n")
+            for place, user in ((3, "alice"), (7, "bob")):
+                name, _, hashed = written.pop(place).rpartition(":")
+                self.assertEqual(name, user)
+                self.assertTrue(HASHER.verify(hashed, "new"))
+                written.insert(place, name)
+            lines = [line.strip("\n") for line in lines]
+            self.assertEqual(written, [*lines[:3], "alice", *lines[4:], "bob", ""])
+        self.path.write_text("")
+        self.assertTrue(write_password(self.path, "", "alice", "new"))
+        self.assertEqual(self.path.read_text().count("\n"), 1)
+
+    def test_a_user_who_stands_there_twice(self) -> None:
+        """If this fails, an old password comes to life again when one of two lines is taken out of the file."""
+        self.path.write_text("alice:$argon2id$a\nalice:$argon2id$b\n")
+        self.assertFalse(write_password(self.path, "", "alice", "new"))
+        self.assertNotIn("$a\n", self.path.read_text())
+        self.assertNotIn("$b\n", self.path.read_text())
 
     @inlineCallbacks
     def test_names_that_look_like_others(self) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_im.errors import RemoteProtocolError, Status
@@ -73,6 +74,22 @@ def test_what_is_let_through_is_a_name(name: bytes) -> None:
     assert text.isprintable() or not any(character < " " for character in text)
 
 
+class Query:
+    """What a library may give: it can be awaited, and is neither a coroutine nor a Deferred."""
+
+    def __init__(self, later: Deferred[bool]) -> None:
+        self._later = later
+
+    def __await__(self) -> Generator[Any, Any, bool]:
+        return (yield from self._later.__await__())
+
+
+@types.coroutine
+def old_coroutine(name: str, number: int) -> Generator[Any, Any, bool]:
+    """A generator that can be awaited."""
+    return (yield from succeed((name, number) != ("alice", 2)).__await__())
+
+
 class TestAnswer(SynchronousTestCase):
     """One way to call what may answer in several ways."""
 
@@ -89,6 +106,8 @@ class TestAnswer(SynchronousTestCase):
             lambda name, number: (name, number) != ("alice", 2),
             lambda name, number: succeed((name, number) != ("alice", 2)),
             coroutine,
+            lambda name, number: Query(succeed((name, number) != ("alice", 2))),
+            old_coroutine,
         ):
             assert self.asked(call) is False
 
@@ -98,20 +117,29 @@ class TestAnswer(SynchronousTestCase):
         async def coroutine(*_: object) -> bool:
             raise ZeroDivisionError
 
-        for call in (lambda *_: 1 / 0, lambda *_: fail(ZeroDivisionError()), coroutine):
+        for call in (lambda *_: 1 / 0, lambda *_: fail(ZeroDivisionError()), coroutine, lambda *_: Query(fail(ZeroDivisionError()))):
             self.failureResultOf(answer(call), ZeroDivisionError)
 
     def test_it_waits(self) -> None:
         """If this fails, a login is granted before the application has decided."""
-        later: Deferred[bool] = Deferred()
 
-        async def coroutine() -> bool:
+        async def coroutine(later: Deferred[bool]) -> bool:
             return await later
 
-        asked = answer(coroutine)
-        self.assertNoResult(asked)
-        later.callback(True)
-        assert self.successResultOf(asked) is True
+        for call in (coroutine, Query):
+            later: Deferred[bool] = Deferred()
+            asked = answer(call, later)
+            self.assertNoResult(asked)
+            later.callback(True)
+            assert self.successResultOf(asked) is True
+
+    def test_nobody_waits_any_more(self) -> None:
+        """If this fails, a query goes on for a client that has gone."""
+        later: Deferred[bool] = Deferred()
+        asked = answer(lambda: Query(later))
+        asked.cancel()
+        self.failureResultOf(asked, CancelledError)
+        assert later.called
 
 
 def test_a_future_without_its_loop_is_an_error() -> None:

@@ -141,6 +141,7 @@ def test_who_was_taken_for_dead_can_do_nothing(servers: Servers) -> None:
             status = -1  # it has ended, or hung up
         assert status != Status.OK
         first.communicate(timeout=DEADLINE)
+        assert first.returncode == 1
     assert kept(address) == [b"new"]
 
 

@@ -6,6 +6,7 @@ whole, byte by byte, with a tail, with a fault anywhere.
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 from hypothesis import example, given
@@ -54,6 +55,7 @@ def test_any_cut_gives_the_same_frames(sent: list[Frame], cuts: list[int], tail:
             got += reader.feed(part)
             assert len(reader.kept) < HEADER_SIZE + CAP
         assert got == sent
+        assert all(type(frame[3]) is bytes for frame in got)
         assert reader.kept == unfinished
         assert reader.fault is None
 
@@ -103,6 +105,23 @@ def test_a_raised_cap_counts_from_the_next_header() -> None:
     assert reader.feed(large[:10]) == []  # begun under the low cap, and not yet judged
     reader.cap = 9
     assert [frame[3] for frame in reader.feed(large[10:])] == [bytes(9)]
+
+
+def test_a_large_frame_in_many_reads_costs_no_more_than_many_frames() -> None:
+    """If this fails, one client with a slow network, or a bad will, keeps the server busy for seconds with a single message."""
+
+    def seconds(data: bytes) -> float:
+        reader, before = FrameReader(1 << 24), time.process_time()
+        got = [frame for at in range(0, len(data), 1024) for frame in reader.feed(data[at : at + 1024])]
+        spent = time.process_time() - before
+        assert sum(len(frame[3]) + HEADER_SIZE for frame in got) == len(data)
+        assert not reader.kept
+        return spent
+
+    word = tag(Kind.REQUEST, 1)
+    large, small = encoded((word, 5, 0, bytes((1 << 24) - HEADER_SIZE))), encoded((word, 5, 0, bytes(1024 - HEADER_SIZE))) * (1 << 14)
+    assert len(large) == len(small)
+    assert seconds(large) < 20 * seconds(small)  # it is less; and some hundred times as much if each read copied what came before it
 
 
 @given(frame=frames)

@@ -5,6 +5,7 @@ TLS is an endpoint string, and all that the rest of the server knows of it is th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,27 @@ BACKLOG = 1024
 
 #: Seconds between two looks at how long the certificates are good for.
 DAY = 86400.0
+
+#: What an endpoint string may say without naming it, in this order; only as far as somebody here asks for it.
+_ORDER = {
+    "tcp": ("port", "interface", "backlog"),
+    "tcp6": ("port", "backlog", "interface"),
+    "ssl": ("port", "privateKey", "certKey", "interface", "backlog"),
+    "tls": ("path", "port", "interface", "backlog"),
+    "unix": ("address", "mode", "backlog"),
+}
+
+
+def parts_of(description: str) -> dict[str, str]:
+    """What an endpoint string says, by name; of a kind that is not listed above, only what it names itself."""
+    kind, *parts = re.split(r"(?<!\\):", description)
+    plain = [part for part in parts if not re.search(r"(?<!\\)=", part)]
+    found = dict(zip(_ORDER.get(kind.lower(), ()), plain, strict=False))
+    for part in parts:
+        name, equals, value = part.partition("=")
+        if equals and part not in plain:
+            found[name] = value
+    return found
 
 
 def _address(host: str, port: int) -> str:
@@ -58,7 +80,7 @@ class Ports:
         reactor: listens.
 
     Attributes:
-        addresses: where it listens, as "host:port" or a path, once open.
+        addresses: where it listens, as "host:port" or a path, once open; where it did, once closed again.
     """
 
     def __init__(self, node: Node, descriptions: Sequence[str], reactor: Any) -> None:
@@ -91,6 +113,7 @@ class Ports:
                 log.info("listening on {address}", event="listening", address=name, node=self._node.name, strategy=strategy)
         except Exception:
             yield self.close()
+            self.addresses.clear()
             raise
         if self._certificates:
             self._watch.start(DAY)
@@ -116,5 +139,7 @@ class Ports:
 
 def _with_room(description: str) -> str:
     """An endpoint string with our backlog, if it says none and takes one."""
-    takes = description.partition(":")[0] in ("tcp", "tcp6", "tls", "ssl", "unix") and ":backlog=" not in description
-    return f"{description}:backlog={BACKLOG}" if takes else description
+    kind, _, rest = description.partition(":")
+    if kind.lower() == "haproxy":
+        return f"{kind}:{_with_room(rest)}"
+    return f"{description}:backlog={BACKLOG}" if kind.lower() in _ORDER and "backlog" not in parts_of(description) else description

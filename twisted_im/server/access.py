@@ -70,6 +70,20 @@ class Access:
         pump.write(response(Command.HELLO, frame[1], **agreed, time=now, node=self._node.name.encode()))
 
     def login(self, pump: Pump, frame: Frame) -> Deferred[None]:
+        try:
+            wanted, credentials = self._asked(pump, frame)
+        except ImError:
+            self._node.counters.refused += 1
+            raise
+        pump.connection.advance(Event.LOGIN, pump.turn.now())
+        done: Deferred[None] = self._login(pump, frame[1], credentials, wanted)
+        self._under_way[pump] = done
+        done.addErrback(self._refused, pump)
+        done.addBoth(self._over, pump)
+        return done
+
+    def _asked(self, pump: Pump, frame: Frame) -> tuple[Any, Credentials]:
+        """What a login wants, if it is one."""
         wanted = _LOGIN.read(frame[3])
         tenant = checked_name(wanted.tenant, "tenant", most=MAX_TENANT, empty=True)
         uid = checked_name(wanted.uid, "uid", most=MAX_UID)
@@ -77,13 +91,7 @@ class Access:
             raise RemoteProtocolError(Status.BAD_VALUE, "a label or secret that is too long")
         if wanted.method not in list(LoginMethod):
             raise RemoteProtocolError(Status.UNSUPPORTED, f"login method {wanted.method} is not known")
-        pump.connection.advance(Event.LOGIN, pump.turn.now())
-        credentials = Credentials(wanted.method, tenant, uid, wanted.secret, wanted.device, pump.peer)
-        done: Deferred[None] = self._login(pump, frame[1], credentials, wanted)
-        self._under_way[pump] = done
-        done.addErrback(self._refused, pump)
-        done.addBoth(self._over, pump)
-        return done
+        return wanted, Credentials(wanted.method, tenant, uid, wanted.secret, wanted.device, pump.peer)
 
     def _over(self, result: Any, pump: Pump) -> Any:
         self._under_way.pop(pump, None)
@@ -121,6 +129,9 @@ class Access:
         except Exception:
             self._leave(session)
             raise
+        if pump.connection.state is not State.LOGIN:
+            self._leave(session)  # it went away meanwhile, and nobody would let this session go any more
+            return
         session.behind = False
         pump.context = session
         pump.commands = node.commands
@@ -134,6 +145,8 @@ class Access:
         )
 
     def _refused(self, failure: Any, pump: Pump) -> Any:
+        if pump.connection.state is State.CLOSED:
+            return None  # nobody was refused: it was cancelled, and this is how whoever was asked puts that
         self._node.counters.refused += 1
         if pump.connection.state is State.LOGIN:
             pump.connection.advance(Event.REFUSED, pump.turn.now())

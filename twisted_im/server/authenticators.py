@@ -3,8 +3,8 @@
 Strategy: passwords are argon2id (RFC 9106), checked off the reactor's thread, a bounded number at a time; an unknown user costs the same
 as a wrong password, and gets the same answer. A team's own check is a plain callable and needs nothing from here.
 
-The file has one user a line, `uid:hash`, or `tenant/uid:hash`, split at the first slash. It is read again when it has changed, and is
-written by `python -m twisted_im password`.
+The file has one user a line, `uid:hash`, or `tenant/uid:hash`, split at the first slash; lines that begin with # are for people. It is read
+again when it has changed, and is written by `python -m twisted_im password`, which changes one user's line and keeps all others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredSemaphore, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -59,7 +59,7 @@ class PasswordFile:
         self._in_thread = in_thread
         self._slots = DeferredSemaphore(at_once)
         self._waiting = waiting
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, ...] | None = None
         self._hashes: dict[str, str] = {}
         self._stranger = HASHER.hash(os.urandom(16))
 
@@ -71,7 +71,19 @@ class PasswordFile:
         self._refresh()
         name = _name(credentials.tenant, credentials.uid)
         known = self._hashes.get(name) if "/" not in credentials.tenant else None
-        return self._slots.run(self._in_thread, _verify, known or self._stranger, credentials.secret, known is not None)
+        turn: Deferred[Any] = self._slots.acquire()
+        return turn.addCallback(lambda _: self._check(known or self._stranger, credentials.secret, known is not None))
+
+    def _check(self, *args: object) -> Deferred[bool]:
+        """Whoever waits for the answer may go; its thread works on, and until that is done nobody else gets its place."""
+        answer: Deferred[bool] = Deferred()
+        checked = maybeDeferred(self._in_thread, _verify, *args)
+        checked.addBoth(self._free).chainDeferred(answer)
+        return answer
+
+    def _free(self, result: Any) -> Any:
+        self._slots.release()
+        return result
 
     def knows(self, tenant: str, uid: str) -> bool:
         self._refresh()
@@ -80,8 +92,9 @@ class PasswordFile:
     def _refresh(self) -> None:
         try:
             stat = self._path.stat()
-            if self._stamp != (stat.st_mtime_ns, stat.st_size):
-                self._stamp = stat.st_mtime_ns, stat.st_size  # first, so that a bad file is told once
+            stamp = stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino  # a copy may bring its old time along, a chmod leaves it
+            if self._stamp != stamp:
+                self._stamp = stamp  # first, so that a bad file is told once
                 self._hashes = read_passwords(self._path)
         except FileNotFoundError:
             self._stamp, self._hashes = None, {}
@@ -109,18 +122,27 @@ def read_passwords(path: Path) -> dict[str, str]:
         ValueError: a line is not `user:hash`; says which.
         OSError: the file cannot be read.
     """
-    found = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if line.strip() and not line.startswith("#"):
-            name, colon, hashed = line.rpartition(":")
-            if not colon or not name or not hashed.startswith("$argon2"):
-                raise ValueError(f"line {number} is not user:hash")
-            found[name] = hashed
-    return found
+    return {user: line.rpartition(":")[2] for user, line in _lines(path) if user is not None}
+
+
+def _lines(path: Path) -> list[tuple[str | None, str]]:
+    """A password file's lines, each with the user whose it is; comments and empty lines are nobody's."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [(_user_in(line, number), line) for number, line in enumerate(lines if lines[-1] else lines[:-1], 1)]
+
+
+def _user_in(line: str, number: int) -> str | None:
+    if not line.strip() or line.startswith("#"):
+        return None
+    name, colon, hashed = line.rpartition(":")
+    if not colon or not name or not hashed.startswith("$argon2"):
+        raise ValueError(f"line {number} is not user:hash")
+    return name
 
 
 def write_password(path: Path, tenant: str, uid: str, password: str) -> bool:
-    """Sets one user's password; True if the user is new. The file is replaced whole, and only its owner may read it.
+    """Sets one user's password; True if the user is new. The file is replaced whole, with all other lines as they were, and only its owner
+    may read it.
 
     Raises:
         ValueError: the file is no password file, or the tenant has a slash.
@@ -128,13 +150,15 @@ def write_password(path: Path, tenant: str, uid: str, password: str) -> bool:
     """
     if "/" in tenant or tenant.startswith("#"):
         raise ValueError("a tenant in a password file has no slash, and does not begin with #")
-    users = read_passwords(path) if path.exists() else {}
+    lines = _lines(path) if path.exists() else []
     name = _name(tenant, uid)
-    new = name not in users
-    users[name] = HASHER.hash(password)
+    new = name not in (user for user, _ in lines)
+    if new:
+        lines.append((name, ""))
+    own = f"{name}:{HASHER.hash(password)}"
     draft = path.with_name(path.name + ".new")
     with open(draft, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.writelines(f"{user}:{hashed}\n" for user, hashed in users.items())
+        file.writelines(f"{own if user == name else line}\n" for user, line in lines)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)

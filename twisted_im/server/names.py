@@ -7,6 +7,8 @@ another's user.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Awaitable
+from inspect import isawaitable
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
@@ -44,10 +46,13 @@ def checked_name(name: bytes, what: str, *, most: int, empty: bool = False) -> s
 
 
 def answer(call: Any, *args: Any) -> Deferred[Any]:
-    """A Deferred of what a plain function, a coroutine function or one with Deferreds gives: applications may bring any of them."""
+    """A Deferred of what a plain function, a coroutine function or one with awaitables gives: applications may bring any of them."""
+
+    async def awaited(result: Awaitable[Any]) -> Any:
+        return await result
 
     def called() -> Any:
         result = call(*args)
-        return ensureDeferred(result) if hasattr(result, "__await__") and not isinstance(result, Deferred) else result
+        return ensureDeferred(awaited(result)) if isawaitable(result) and not isinstance(result, Deferred) else result
 
     return maybeDeferred(called)

@@ -109,6 +109,7 @@ class Node:
         self._drained: Deferred[None] | None = None
         self._stopped = False
         self.tenure = Tenure(store, reactor, name, boot=boot or new_boot(), standby=standby, lost=self._store_failed)
+        self._store_broken = False
         for feature in features:
             feature(self)
 
@@ -146,9 +147,14 @@ class Node:
             self._drained = Deferred()
             yield self._drained
         yield maybeDeferred(self.router.stop)
-        yield self.tenure.release()
-        yield self.store.close()
-        self.turn.stop()
+        try:
+            yield self.tenure.release()
+            yield maybeDeferred(self.store.close)
+        except Exception:
+            if not self._store_broken:  # else it was said already that it can do nothing more
+                raise
+        finally:
+            self.turn.stop()
 
     def redirect(self, address: str, *, delay: float = 0.0) -> None:
         """Sends every client to another node: each is told, and its connection closed.
@@ -162,6 +168,7 @@ class Node:
             pump.disconnect(ImError(Disconnect.SHUTTING_DOWN), last=last if pump.connection.state is State.OPEN else None)
 
     def _store_failed(self, failure: Failure) -> None:
+        self._store_broken = True
         for pump in list(self.pumps):
             pump.disconnect(ImError(Disconnect.STORE_FAILED))
         self._broken(failure)

@@ -2,7 +2,8 @@
 
 Strategy: one function over one buffer. The common case — a read that holds only whole frames — copies nothing but the bodies. An
 unfinished frame is kept as the bytes that have come, and only after its length has passed the cap, so no peer can make a
-receiver reserve more than cap + 16 bytes. A fault does not hide the good frames before it.
+receiver reserve more than cap + 16 bytes (and the eighth that a growing buffer has to spare). It is not looked at again before it is
+whole, so what a frame costs does not depend on how many reads it takes. A fault does not hide the good frames before it.
 """
 
 from __future__ import annotations
@@ -26,13 +27,18 @@ class FrameReader:
 
     Args:
         cap: the largest body taken, in bytes; it may be changed between reads.
+
+    Attributes:
+        kept: what has come of a frame that is not whole.
+        fault: why nothing more is read.
     """
 
-    __slots__ = ("cap", "fault", "kept")
+    __slots__ = ("_whole", "cap", "fault", "kept")
 
     def __init__(self, cap: int) -> None:
         self.cap = cap
-        self.kept = b""
+        self.kept: bytes | bytearray = b""
+        self._whole = 0  #: bytes that `kept` must reach to be worth a look: a header's, or a whole frame's
         self.fault: RemoteProtocolError | None = None
 
     def feed(self, data: bytes) -> list[Frame]:
@@ -40,8 +46,14 @@ class FrameReader:
         frames: list[Frame] = []
         if self.fault is not None:
             return frames
-        if self.kept:
-            data = self.kept + data
+        kept = self.kept
+        if kept:
+            if len(kept) + len(data) < self._whole:
+                if isinstance(kept, bytes):
+                    kept = self.kept = bytearray(kept)
+                kept += data
+                return frames
+            data = b"".join((kept, data))
         at, end, cap, add = 0, len(data), self.cap, frames.append
         last_header = end - HEADER_SIZE
         while at <= last_header:
@@ -56,7 +68,11 @@ class FrameReader:
                 break
             add((tag, request_id, word, data[start:stop]))
             at = stop
-        self.kept = data[at:] if at < end else b""
+        if at < end:
+            self.kept = data[at:]
+            self._whole = HEADER_SIZE + length if at <= last_header else HEADER_SIZE
+        else:
+            self.kept = b""
         return frames
 
     def _judge(self, length: int, tag: int) -> RemoteProtocolError:
