@@ -43,7 +43,7 @@ from benchmarks.servers import (
     profiled,
     running,
 )
-from twisted_im.tap import STORES, STRATEGIES
+from twisted_im.config import STORES, STRATEGIES
 from twisted_im.wire.codec import codec
 from twisted_im.wire.schema import DEFAULT_MAX_BODY, MAX_UID, Command, Kind
 

@@ -12,115 +12,30 @@ import pty
 import re
 import signal
 import socket
-import ssl
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from threading import Timer
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.running import Authority, certificate, new_id
+from tests.twistd import DEADLINE, ENVIRONMENT, TWIST, TWISTD, Talk, address_in, event_in, lets_in, started, wait_for
+from twisted_im.config import CONFIG, SETTINGS, STORES, STRATEGIES
 from twisted_im.core.connection import Limits
 from twisted_im.counters import Counters
 from twisted_im.errors import Disconnect, Status
 from twisted_im.pump import FRAMES_AT_ONCE, NEWCOMER_FRAMES_AT_ONCE
 from twisted_im.server.authenticators import write_password
 from twisted_im.service import RESERVED
-from twisted_im.tap import DEFAULT_LISTEN, STORES, STRATEGIES, Options, StartError, local_unless_said
-from twisted_im.wire.codec import CODECS, request, tag
-from twisted_im.wire.framing import Frame, FrameReader
+from twisted_im.tap import Options, StartError
+from twisted_im.wire.codec import CODECS, tag
 from twisted_im.wire.schema import Command, Kind, LoginMethod
 
 ROOT = Path(__file__).parent.parent
-TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
-TWIST = [sys.executable, "-m", "twisted"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
-DEADLINE = 20
-HELLO = {"min_version": 1, "max_version": 1, "features": 0, "max_body": 0, "heartbeat": 0, "window": 0, "agent": b""}
-
-
-@contextmanager
-def started(words: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that is gone at the end, whatever happens."""
-    process = subprocess.Popen(words, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    watch = Timer(DEADLINE, process.kill)  # so that whoever waits for a line that never comes meets the end of the output
-    watch.start()
-    try:
-        yield process
-    finally:
-        watch.cancel()
-        process.kill()
-        process.communicate(timeout=DEADLINE)
-
-
-def address_in(lines: Any) -> str:
-    """The address of the first line that says where the server listens."""
-    for line in lines:
-        said = re.search(r'"address": ?"(127\.0\.0\.1:\d+)"', line)
-        if said:
-            return said.group(1)
-    raise AssertionError("it never said where it listens")
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Lets other processes run until this holds."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        os.sched_yield()
-
-
-class Talk:
-    """A connection that sends a request and waits for its answer."""
-
-    def __init__(self, address: str, trust: Path | None = None) -> None:
-        host, port = address.split(":")
-        self._socket = socket.create_connection((host, int(port)), timeout=DEADLINE)
-        if trust is not None:
-            self._socket = ssl.create_default_context(cafile=trust).wrap_socket(self._socket, server_hostname=host)
-        self._reader = FrameReader(65536)
-
-    def ask(self, command: Command, **values: Any) -> Frame:
-        self.send(command, **values)
-        return self.hear()
-
-    def send(self, command: Command, **values: Any) -> None:
-        self._socket.sendall(request(command, 1, **values))
-
-    def hear(self) -> Frame:
-        while not (frames := self._reader.feed(data := self._socket.recv(65536))):
-            assert data, "it hung up"
-        return frames[0]
-
-    def login(self, uid: str, secret: bytes, method: LoginMethod = LoginMethod.PASSWORD) -> int:
-        """The status of a login, hello included."""
-        self.ask(Command.HELLO, **HELLO)
-        self.answer = self.ask(Command.LOGIN, method=method, device=bytes(16), tenant=b"", uid=uid.encode(), label=b"", secret=secret)
-        return self.answer[2] & 0xFFFF
-
-    def certificate(self) -> bytes:
-        """What the server has shown."""
-        shown: bytes = self._socket.getpeercert(True)  # type: ignore[attr-defined]
-        return shown
-
-    def __enter__(self) -> Talk:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-
-def lets_in(address: str) -> bool:
-    """Whether anybody may log in there."""
-    with Talk(address) as talk:
-        return talk.login("alice", b"", LoginMethod.ANONYMOUS) == Status.OK
 
 
 @pytest.mark.parametrize("words", [[*TWISTD, "-n", "--pidfile="], TWIST], ids=["twistd", "twist"])
@@ -167,14 +82,6 @@ def test_nobody_unless_said(tmp_path: Path) -> None:
         with Talk(address) as wrong, Talk(address) as unknown:
             assert wrong.login("alice", b"looking-glass") == unknown.login("bob", b"wonderland") == Status.NOT_AUTHENTICATED
             assert wrong.answer == unknown.answer, "nobody learns who has an account"
-
-
-def event_in(lines: Any, name: str) -> str:
-    """The next line of a log that tells of an event."""
-    for line in lines:
-        if f'"event":"{name}"' in line.replace(": ", ":"):
-            return str(line)
-    raise AssertionError(f"it never said {name!r}")
 
 
 @pytest.mark.parametrize("words", [[*TWISTD, "-n", "--pidfile="], [*TWIST, "--log-format=json"]], ids=["twistd", "twist"])
@@ -391,7 +298,7 @@ def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
 BREAKING = """
 import runpy, sys
 from twisted.internet.defer import Deferred
-from twisted_im import ImServer, MemoryStore, SingleRouter, tap
+from twisted_im import ImServer, MemoryStore, SingleRouter, config
 
 class Breaking(MemoryStore):
     def append(self, messages, cursors):
@@ -407,7 +314,7 @@ class Breaking(MemoryStore):
     def close(self):
         raise OSError(9, "Bad file descriptor")
 
-tap.STORES["memory"] = lambda path: Breaking()
+config.STORES["memory"] = config.Engine(Breaking)
 """
 
 #: What runs a server with that store.
@@ -465,8 +372,9 @@ def test_a_broken_store(runner: str, status: int, late: bool, tmp_path: Path) ->
 def test_help() -> None:
     """`--help` leaves an option out, has no examples, promises what there is not, or runs over the edge of the terminal."""
     text = Options().getUsage()
-    for option in (*(name for name, *_ in Options.optParameters), "listen"):
-        assert f"--{option}=" in text
+    for setting in (CONFIG, *SETTINGS):
+        assert setting.flag + (" " if setting.is_switch else "=") in text
+    assert "--check-config " in text
     assert f"receivers: {', '.join(STRATEGIES)}. [default:" in text
     assert all(kind in text.partition("are kept:")[2].partition("[default")[0] for kind in STORES)
     assert "twistd -n im --auth=anonymous" in text
@@ -479,15 +387,6 @@ def test_help() -> None:
 
 def operations_page() -> str:
     return (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-
-
-def test_operations_page_has_every_option() -> None:
-    """The operators' page says nothing of an option, or has another default."""
-    page = operations_page()
-    for name, _, default, *_ in [*Options.optParameters, ["listen", None, DEFAULT_LISTEN]]:
-        assert re.search(rf"^\| `--{name}` \| `?{re.escape(str(default))}`? \|", page, re.MULTILINE), name
-    named = set(re.findall(r"^\| `--([a-z-]+)` \|", page, re.MULTILINE))
-    assert named == {name for name, *_ in [*Options.optParameters, *Options.optFlags]} | {"listen"}, "and none that is not there"
 
 
 def test_operations_page_has_every_counter() -> None:
@@ -525,37 +424,3 @@ def test_operations_page_has_every_event() -> None:
     page = operations_page()
     assert said
     assert [event for event in sorted(said) if f"`{event}`" not in page] == []
-
-
-@pytest.mark.parametrize(
-    ("asked", "meant"),
-    [
-        ("tcp:7777", "tcp:7777:interface=127.0.0.1"),
-        ("ssl:7778:privateKey=k.pem", "ssl:7778:privateKey=k.pem:interface=127.0.0.1"),
-        ("tcp:7777:interface=0.0.0.0", "tcp:7777:interface=0.0.0.0"),
-        ("tcp:7777:0.0.0.0", "tcp:7777:0.0.0.0"),
-        ("unix:/run/im.sock", "unix:/run/im.sock"),
-        ("tcp:7777:backlog=9", "tcp:7777:backlog=9:interface=127.0.0.1"),
-        ("tcp:port=7777", "tcp:port=7777:interface=127.0.0.1"),
-        ("ssl:7778:k.pem:c.pem", "ssl:7778:k.pem:c.pem:interface=127.0.0.1"),
-        ("ssl:7778:privateKey=a\\:b.pem", "ssl:7778:privateKey=a\\:b.pem:interface=127.0.0.1"),
-        ("tcp6:7777", r"tcp6:7777:interface=\:\:1"),
-        (r"tcp6:7777:interface=\:\:", r"tcp6:7777:interface=\:\:"),
-        ("tls:im.pem:port=7778", "tls:im.pem:port=7778:interface=127.0.0.1"),
-        ("tls:im.pem:7778", "tls:im.pem:7778:interface=127.0.0.1"),
-        ("tls:im.pem:7778:0.0.0.0", "tls:im.pem:7778:0.0.0.0"),
-        ("tls:a\\:b.pem:port=7778:key=k.pem", "tls:a\\:b.pem:port=7778:key=k.pem:interface=127.0.0.1"),
-        ("tls:pki:port=7778:interface=0.0.0.0", "tls:pki:port=7778:interface=0.0.0.0"),
-        ("haproxy:tls:im.pem:port=7778", "haproxy:tls:im.pem:port=7778:interface=127.0.0.1"),
-        ("tcp6:7777:50", r"tcp6:7777:50:interface=\:\:1"),
-        (r"tcp6:7777:50:\:\:", r"tcp6:7777:50:\:\:"),
-        ("TCP6:7777", r"TCP6:7777:interface=\:\:1"),
-        ("ssl:7778:k.pem:c.pem:0.0.0.0:50", "ssl:7778:k.pem:c.pem:0.0.0.0:50"),
-        ("tls:certs:7778:0.0.0.0:50", "tls:certs:7778:0.0.0.0:50"),
-        ("haproxy:tcp:7777", "haproxy:tcp:7777:interface=127.0.0.1"),
-        ("haproxy:tcp:7777:interface=0.0.0.0", "haproxy:tcp:7777:interface=0.0.0.0"),
-    ],
-)
-def test_local_unless_said(asked: str, meant: str) -> None:
-    """A server on somebody's laptop is open to the whole network without having been asked to be."""
-    assert local_unless_said(asked) == meant

@@ -10,6 +10,7 @@ from importlib import import_module
 COMMANDS = {
     "certificate": "make certificates for TLS, or show what is in one",
     "chat": "talk to somebody, line by line",
+    "configuration": "write the page of all settings, and an example file",
     "demo": "watch a node and four devices for a few seconds, faults included",
     "password": "set a user's password in a password file",
     "protocol": "write the protocol's specification and its test vectors",

@@ -30,7 +30,7 @@ log = Logger()
 RESERVED = 64
 
 
-def _capacity() -> int:
+def capacity() -> int:
     """Connections that the process's limit on open files leaves room for."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1_000_000 if soft == resource.RLIM_INFINITY else max(soft - RESERVED, 1)
@@ -93,7 +93,7 @@ class ImServer(Service):
             reactor=reactor,
             name=name,
             limits=limits,
-            most=_capacity() if most is None else most,
+            most=capacity() if most is None else most,
             clock=clock,
             broken=broken if broken is not None else lambda failure: stop(reactor),
             standby=standby,

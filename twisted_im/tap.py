@@ -1,24 +1,24 @@
-"""`twistd im`: the options, and the service that they describe. The only place that knows every part.
+"""`twistd im`: the options, and the service that they describe. With `twisted_im.config` the only place that knows every part.
 
-Strategy: everything is judged while the options are parsed, so that a mistake is one line and a status of 1 before anything has
-started; `makeService` then only calls constructors with keyword arguments.
+Strategy: the flags come from the declaration in `twisted_im.config`, and everything is judged while they are parsed, so that a mistake is
+one line and a status of 1 before anything has started; `makeService` then only calls constructors with keyword arguments.
 """
 
 from __future__ import annotations
 
 import atexit
-import errno
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import chdir, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.error import CannotListenError
 from twisted.internet.threads import deferToThread
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
@@ -26,57 +26,27 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
+from twisted_im.config import (
+    CONFIG,
+    SETTINGS,
+    STORES,
+    STRATEGIES,
+    Mistakes,
+    Setting,
+    as_file,
+    configured,
+    data_folder,
+    flag_like,
+    open_secrets,
+)
 from twisted_im.core.connection import Limits
-from twisted_im.cork import corked
-from twisted_im.edge.tcp import parts_of
-from twisted_im.edge.tls import endpoint_from
+from twisted_im.edge.endpoints import DEFAULT_LISTEN, explained
 from twisted_im.jsonlog import JsonLog
-from twisted_im.pem import CertificateError
-from twisted_im.routing.single import SingleRouter
-from twisted_im.server.authenticators import Anybody, PasswordFile, read_passwords
+from twisted_im.server.authenticators import Anybody, PasswordFile
 from twisted_im.server.interfaces import StoreError
 from twisted_im.service import ImServer, stop
-from twisted_im.storage.memory import MemoryStore
-from twisted_im.storage.sqlite import SqliteStore
 
 log = Logger()
-
-STRATEGIES: dict[str, Callable[[], Any]] = {"single": SingleRouter}
-
-DEFAULT_FILE = "twisted_im.db"
-#: kind of store → what makes it of the path after the colon
-STORES: dict[str, Callable[[str], Any]] = {"sqlite": lambda path: SqliteStore(path or DEFAULT_FILE), "memory": lambda path: MemoryStore()}
-
-
-def _store(where: str) -> str:
-    kind, colon, _ = where.partition(":")
-    if kind not in STORES or (kind == "memory" and colon):
-        raise ValueError(f"--store is one of memory, sqlite:PATH, not {where!r}")
-    return where
-
-
-DEFAULT_LISTEN = "tcp:7777:interface=127.0.0.1"
-DEFAULT_AUTH = "file:twisted_im.passwords"
-
-
-def _choice(what: str, choices: dict[str, Any]) -> Callable[[str], str]:
-    def choose(value: str) -> str:
-        if value not in choices:
-            raise ValueError(f"{what} is one of {', '.join(sorted(choices))}, not {value!r}")
-        return value
-
-    return choose
-
-
-def _whole(what: str, low: int, high: int) -> Callable[[Any], int]:
-    def number(value: Any) -> int:
-        value = str(value)
-        if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
-            raise ValueError(f"{what} takes a whole number from {low} to {high}, not {value!r}")
-        return int(value)
-
-    return number
-
 
 EXAMPLES = f"""
 Examples:
@@ -90,6 +60,10 @@ Examples:
       python -m twisted_im certificate --help
   twistd -n im --listen={DEFAULT_LISTEN} --listen=unix:/run/im.sock
       two doors
+
+Every option may also stand in a file (--config=im.toml: heartbeat = 60) or in
+the environment (TWISTED_IM_HEARTBEAT=60); a flag is stronger than a variable,
+and that than the file. --check-config shows what would run.
 
 An endpoint without interface= listens on this machine only (127.0.0.1).
 Logs are JSON, one object a line: to the terminal with -n, else to twistd.log.
@@ -114,35 +88,38 @@ class StartError(SystemExit, Exception):
 
 
 class Options(usage.Options):
-    """What an operator may say."""
+    """What an operator may say: in flags, in the environment, and in a file. After `parseOptions` each setting is there by its name.
+
+    Attributes:
+        folder: the folder that the server will run in, which relative paths are seen from.
+        data: the path of the data directory, if it is to be there.
+        warnings: what can be run, but should not be.
+
+    Args:
+        environment: the environment's variables.
+    """
 
     synopsis = "[options]"
 
+    optFlags = [
+        ["check-config", None, "Say what would run, setting by setting, or all that is wrong; start nothing."],
+        *([each.name, each.short, each.help] for each in SETTINGS if each.is_switch),
+    ]
     optParameters = [
-        ["strategy", "s", "single", f"How messages find their receivers: {', '.join(STRATEGIES)}.", _choice("--strategy", STRATEGIES)],
-        ["store", None, f"sqlite:{DEFAULT_FILE}", "Where messages are kept: sqlite:PATH, or memory (gone at the end).", _store],
-        ["auth", "a", DEFAULT_AUTH, "Who may log in: file:PATH for a password file, or anonymous for anybody."],
-        ["name", None, "node", "This node's name: in its greeting and its logs."],
-        ["heartbeat", None, Limits.heartbeat, "Seconds without a frame after which a client pings.", _whole("--heartbeat", 5, 1800)],
-        ["window", None, Limits.window, "Notifies that a client may leave unacknowledged.", _whole("--window", 2, 65535)],
-        ["max-body", None, Limits.max_body, "The largest body of a frame, in bytes.", _whole("--max-body", 2048, 16 * 1024 * 1024)],
-    ]  # fmt: skip
-
-    optFlags = [["standby", None, "Wait while another process of this name uses the store; take over when it ends."]]
+        [each.name, each.short, each.default_text, each.help] for each in (CONFIG, *SETTINGS) if not each.is_switch and not each.many
+    ]
 
     compData = usage.Completions()
 
     parent: Any = None
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         super().__init__()
-        self["listen"] = []
-
-    def opt_listen(self, description: str) -> None:
-        """Where to listen, as a Twisted endpoint; may be given several times. [default: tcp:7777:interface=127.0.0.1]"""
-        self["listen"].append(description)
-
-    opt_l = opt_listen
+        self._environment = environment
+        self.update(dict.fromkeys(each.name for each in (CONFIG, *SETTINGS)))  # so that a flag that was given is known from a default
+        self.folder = Path()
+        self.data: str | None = None
+        self.warnings: list[str] = []
 
     def getUsage(self, width: int | None = None) -> str:
         usage: str = super().getUsage(width)
@@ -153,77 +130,49 @@ class Options(usage.Options):
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
-            why = str(error).removeprefix("Parameter type enforcement failed: ")
-            raise StartError(f"{why} (see: twistd im --help)") from None
+            unknown = re.fullmatch(r"option (\S+) not recognized", str(error))
+            raise StartError(f"{error}{flag_like(unknown[1]) if unknown else ''} (see: twistd im --help)") from None
 
     def parseArgs(self, *words: str) -> None:
         if words:
             raise usage.UsageError(f"unexpected {words[0]!r}: everything is an option; see --help")
 
     def postOptions(self) -> None:
-        for said in self["listen"]:
-            _check_endpoint(said)
-        self["listen"] = [local_unless_said(said) for said in self["listen"] or [DEFAULT_LISTEN]]
-        method, _, path = self["auth"].partition(":")
-        if method == "file" and path:
-            try:
-                if Path(path).exists():
-                    read_passwords(Path(path))
-            except OSError as error:
-                raise usage.UsageError(f"--auth: {explained(error)}") from None
-            except ValueError as error:
-                raise usage.UsageError(f"--auth: {path}: {error}") from None
-        elif self["auth"] != "anonymous":
-            raise usage.UsageError(f"--auth is file:PATH or anonymous, not {self['auth']!r}")
-        if not 1 <= len(os.fsencode(self["name"])) <= 64:
-            raise usage.UsageError("--name takes 1 to 64 bytes")
+        given = {name: said for name, said in self.items() if said is not None}
+        try:
+            with chdir((self.parent or {}).get("rundir") or "."):
+                self.folder = Path.cwd()
+                found = configured(given, self._environment)
+                self.warnings = open_secrets(found)
+        except OSError as error:
+            raise usage.UsageError(f"--rundir: {explained(error)}") from None
+        except Mistakes as mistakes:
+            if self["check-config"]:
+                raise SystemExit("\n".join(f"twisted_im: {line}" for line in mistakes.lines)) from None
+            raise usage.UsageError(mistakes.lines[0]) from None
+        if self["check-config"]:
+            sys.stdout.write(as_file(found).encode(errors="backslashreplace").decode())
+            sys.stderr.writelines(f"twisted_im: warning: {warning}\n" for warning in self.warnings)
+            raise SystemExit(0)
+        self.update({name: value for name, (value, _) in found.items()})
+        self.data = data_folder(found)
 
 
-#: What listens on every address of the machine unless it is told better, and how each names this machine alone.
-_OPEN_TO_ALL = {"tcp": "127.0.0.1", "ssl": "127.0.0.1", "tcp6": r"\:\:1", "tls": "127.0.0.1"}
+def _given_again(setting: Setting) -> Callable[[Options, str], None]:
+    """The method of a flag that may be given several times."""
+
+    def said(self: Options, item: str) -> None:
+        self[setting.name] = [*(self[setting.name] or ()), item]
+
+    said.__doc__ = f"{setting.help.removesuffix('.')}; may be given several times. [default: {setting.default_text}]"
+    return said
 
 
-def local_unless_said(description: str) -> str:
-    """The endpoint string, with this machine's own address if it names no interface.
-
-    Raises:
-        ValueError: it names an empty one, which would be all of them.
-    """
-    kind, _, rest = description.partition(":")
-    if kind.lower() == "haproxy":
-        return f"{kind}:{local_unless_said(rest)}"
-    own = _OPEN_TO_ALL.get(kind.lower())
-    if own is None:
-        return description
-    interface = parts_of(description).get("interface")
-    if interface == "":
-        raise ValueError("an empty interface is every one: say interface=0.0.0.0, or leave it out for this machine only")
-    return description if interface else f"{description}:interface={own}"
-
-
-def explained(error: BaseException | None) -> str:
-    """What stands in the way of a start, in words, and what can be done."""
-    if isinstance(error, CannotListenError):
-        where = f"{error.interface}:{error.port}" if isinstance(error.port, int) else os.fsdecode(error.port)
-        number = getattr(error.socketError, "errno", None)  # a locked Unix socket has words instead
-        busy = number == errno.EADDRINUSE or not isinstance(error.socketError, OSError)
-        why = os.strerror(errno.EADDRINUSE) if busy else error.socketError.strerror
-        return f"{where}: {why}; {'stop what uses it, or ' if busy else ''}change --listen"
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{os.fsdecode(error.filename2 or error.filename)}: {error.strerror}"
-    return str(error) or type(error).__name__
-
-
-def _check_endpoint(description: str) -> None:
-    """Raises a `UsageError` for what would be a traceback later."""
-    try:
-        endpoint_from(corked(_reactor()), local_unless_said(description))
-    except (OSError, CertificateError) as error:
-        raise usage.UsageError(f"--listen={description}: {explained(error)}") from None
-    except Exception as error:  # endpoint parsers raise whatever their parts raise
-        examples = f"{DEFAULT_LISTEN} or tls:im.pem:port=7778"
-        why = f"not an endpoint that can be used ({explained(error)}); for example {examples}"
-        raise usage.UsageError(f"--listen={description}: {why}") from None
+for _each in SETTINGS:
+    if _each.many:
+        _said = _given_again(_each)
+        for _name in filter(None, (_each.name, _each.short)):
+            setattr(Options, f"opt_{_name.replace('-', '_')}", _said)
 
 
 @implementer(IService)
@@ -232,10 +181,12 @@ class ImService(MultiService):
 
     Args:
         parent_options: twistd's own options, which say where logs go; None under `twist`, which has options of its own for that.
+        data: the data directory; made if it is missing, by the user and in the folder that twistd has changed to. None if there is none.
     """
 
-    def __init__(self, parent_options: Any = None) -> None:
+    def __init__(self, parent_options: Any = None, data: str | None = None) -> None:
         super().__init__()
+        self._data = data
         self._parent_options = parent_options
         self._why = ""
         self._up = False
@@ -254,6 +205,11 @@ class ImService(MultiService):
         atexit.register(self._leave)
         _heed_signals()
         _heed_hangup(lambda: [node.reload() for node in self])
+        if self._data is not None:
+            try:
+                Path(self._data).mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise StartError(f"--data: {explained(error)}") from None
         super().startService()
         for node in self:
             node.started.addErrback(self._not_started)
@@ -366,25 +322,30 @@ def makeService(options: Options) -> ImService:
     """The service that these options describe."""
     if not _reactor().getDelayedCalls():
         _reactor().seconds = time.monotonic  # Twisted's timers follow the system's clock, and would stop while that is set back
-    limits = Limits(heartbeat=options["heartbeat"], window=options["window"], max_body=options["max-body"])
+    for warning in options.warnings:
+        log.warn("{warning}", warning=warning)
     method, _, path = options["auth"].partition(":")
     if method == "file":
         authenticator: Any = PasswordFile(path, deferToThread)
-        if not Path(path).exists():
+        if not (options.folder / path).exists():
             log.warn("{path} does not exist yet, so nobody can log in: python -m twisted_im password {path} NAME", path=path)
     else:
         authenticator = Anybody()
         log.warn("anybody may log in under any name (--auth=anonymous)")
     kind, _, path = options["store"].partition(":")
-    service = ImService(options.parent if isinstance(options.parent, dict) else None)
+    engine = STORES[kind]
+    file = path or Path(options["data"], engine.file)
+    store = engine.make(file, retention=options["retention"] * 24 * 3600) if engine.file else engine.make()
+    service = ImService(options.parent if isinstance(options.parent, dict) else None, options.data)
     server = ImServer(
-        store=STORES[kind](path),
+        store=store,
         router=STRATEGIES[options["strategy"]](),
         authenticator=authenticator,
         listen=options["listen"],
         name=options["name"],
-        limits=limits,
-        standby=bool(options["standby"]),
+        limits=Limits(**{field.name: options[key] for field in fields(Limits) if (key := field.name.replace("_", "-")) in options}),
+        most=options["connections"] or None,
+        standby=options["standby"],
         told_elsewhere=True,
         broken=service.fail,
     )

@@ -20,7 +20,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509 import verification
 
-from tests.test_tap import DEADLINE, ENVIRONMENT, TWISTD, address_in, started
+from tests.twistd import DEADLINE, ENVIRONMENT, TWISTD, address_in, started
 from twisted_im.commands.certificate import client_name, server_name
 from twisted_im.pem import read_certificates, read_pair
 

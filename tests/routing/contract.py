@@ -21,8 +21,8 @@ from twisted.internet.defer import maybeDeferred
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from twisted_im.config import STRATEGIES
 from twisted_im.server.interfaces import Envelope, IRouter, IRouterUp
-from twisted_im.tap import STRATEGIES
 
 ALICE, BOB, CAROL, NOBODY = b"\0alice", b"\0bob", b"\0carol", b"\0nobody"
 

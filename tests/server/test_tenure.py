@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.test_tap import DEADLINE, ENVIRONMENT, TWISTD, Talk, address_in, started
+from tests.twistd import DEADLINE, ENVIRONMENT, TWISTD, Talk, address_in, started
 from twisted_im.errors import Status
 from twisted_im.server.tenure import LEASE, is_gone, new_boot
 from twisted_im.wire.codec import CODECS, tag

@@ -11,17 +11,17 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from enum import IntEnum
-from pathlib import Path
 from string import Template
 from typing import Any
 
 from construct import Bytes, FormatField, GreedyRange, Rebuild
 
+from twisted_im.commands import pages
 from twisted_im.commands import protocol_text as text
+from twisted_im.commands.pages import table
 from twisted_im.commands.protocol_vectors import IN_ORDER, REFUSED, STORY, Example, errors
 from twisted_im.core.connection import BEFORE_OPEN, TRANSITIONS, Event, Limits, State
 from twisted_im.errors import DISCONNECT_HELP, STATUS_HELP, Disconnect, Status
@@ -44,37 +44,14 @@ _DIRECTIONS = {"client": "client → server", "server": "server → client", "bo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("docs"), metavar="FOLDER", help="where the files go [default: %(default)s]")
-    parser.add_argument("--check", action="store_true", help="write nothing; say what is stale, with a status of 1")
+    pages.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    try:
-        stale = [name for name, made in FILES.items() if not _is(arguments.out / name, made())]
-        if not arguments.check:
-            for name in stale:
-                (arguments.out / name).write_text(FILES[name](), encoding="utf-8")
-    except OSError as error:
-        print(f"protocol: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
-    names = ", ".join(str(arguments.out / name) for name in stale)
-    if arguments.check:
-        print(f"stale: {names}; run: python -m twisted_im protocol --out {arguments.out}" if stale else "nothing is stale")
-        return int(bool(stale))
-    print(f"written: {names}" if stale else "nothing has changed")
-    return 0
-
-
-def _is(path: Path, wanted: str) -> bool:
-    return path.exists() and path.read_text(encoding="utf-8") == wanted
+    return pages.run("protocol", FILES, arguments)
 
 
 # ---- tables
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _command(value: int) -> str:
@@ -103,7 +80,7 @@ def byte_table(declaration: Any) -> str:
         else:
             kind = "rows" if isinstance(con, GreedyRange) else "bytes"
             lines.append((place, "the rest", kind, f"`{field.name}`", field.docs))
-    return _table(("offset", "size", "type", "field", "meaning"), lines)
+    return table(("offset", "size", "type", "field", "meaning"), lines)
 
 
 def _row_table(declaration: Any) -> str:
@@ -136,7 +113,7 @@ def _answered(kind: Kind, command: Command) -> str:
 
 
 def _members(enum: type[IntEnum], meanings: dict[str, str]) -> str:
-    return _table(("value", "name", "meaning"), [(int(member), f"`{member.name}`", meanings[member.name]) for member in enum])
+    return table(("value", "name", "meaning"), [(int(member), f"`{member.name}`", meanings[member.name]) for member in enum])
 
 
 def enums() -> str:
@@ -152,7 +129,7 @@ def enums() -> str:
 def state_table() -> str:
     """State × event → next state."""
     rows = [(f"**{s.value}**", *[t.value if (t := TRANSITIONS.get((s, e))) else "" for e in Event]) for s in State if s is not State.CLOSED]
-    return _table(("", *[event.value for event in Event]), rows)
+    return table(("", *[event.value for event in Event]), rows)
 
 
 def may_come() -> str:
@@ -164,7 +141,7 @@ def may_come() -> str:
                 for side in ("client", "server") if sender == "both" else (sender,):
                     names.setdefault((state, side), []).append(f"{command.name} {kind.name.lower()}")
     rows = [(state.value, *[", ".join(names.get((state, side), ())) for side in ("client", "server")]) for state in BEFORE_OPEN]
-    return _table(("state", "from the client", "from the server"), rows)
+    return table(("state", "from the client", "from the server"), rows)
 
 
 # ---- bytes, annotated
@@ -244,26 +221,26 @@ def specification() -> str:
     families = [part.strip().split(" ", 1) for part in (Command.__doc__ or "").partition("family:")[2].rstrip(".").split(",")]
     tables = {
         "header_table": byte_table(Header),
-        "kind_table": _table(("value", "name", "what it is"), [(int(k), k.name.lower(), _KINDS[k]) for k in Kind]),
+        "kind_table": table(("value", "name", "what it is"), [(int(k), k.name.lower(), _KINDS[k]) for k in Kind]),
         "error_table": byte_table(schema.Error),
-        "format_limits": _table(("limit", "name", "what for"), [(getattr(schema, n), f"`{n}`", m) for n, m in text.FORMAT_LIMITS.items()]),
+        "format_limits": table(("limit", "name", "what for"), [(getattr(schema, n), f"`{n}`", m) for n, m in text.FORMAT_LIMITS.items()]),
         "state_table": state_table(),
         "may_come": may_come(),
-        "limits_table": _table(
+        "limits_table": table(
             ("default", "of", "what", "beyond it"),
             [(numbers[field.name], *text.LIMITS[field.name]) for field in fields(Limits)],
         ),
         "frames": frame_by_frame(),
         "enums": enums(),
-        "status_table": _table(
+        "status_table": table(
             ("code", "name", "again?", "meaning", "what to do"),
             [(int(s), f"`{s.name}`", _yes(again), meaning, remedy) for s, (again, meaning, remedy) in STATUS_HELP.items()],
         ),
-        "disconnect_table": _table(
+        "disconnect_table": table(
             ("code", "name", "come back?", "meaning"),
             [(int(d), f"`{d.name}`", _yes(back), meaning) for d, (back, meaning) in DISCONNECT_HELP.items()],
         ),
-        "bad_input": _table(("what comes", "what answers it"), text.BAD_INPUT),
+        "bad_input": table(("what comes", "what answers it"), text.BAD_INPUT),
         "families": ", ".join(f"{number} {name}" for number, name in families),
         "story": story(),
     }

@@ -107,12 +107,14 @@ class Certificates:
 
     Attributes:
         faults: a line for each file of a folder that could not be used at first.
+        keys: the files with the private keys in use.
     """
 
     def __init__(self, path: Path, *, key: Path | None = None, extra: Path | None = None, authority: Path | None = None) -> None:
         self.path = path
         self._key, self._extra, self._authority = key, extra, authority
         self._pairs: dict[Path, Pair] = {}
+        self.keys: list[Path] = []
         self.faults = self._read()
 
     def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:
@@ -147,6 +149,7 @@ class Certificates:
     def _read(self) -> list[str]:
         """Makes a new generation; gives a line for each file of a folder that is not in it, or not as it is now."""
         pairs: dict[Path, Pair] = {}
+        keys: dict[Path, Path] = {}
         faults: list[str] = []
         if self._authority is not None:
             read_certificates(self._authority)
@@ -154,8 +157,10 @@ class Certificates:
             raise CertificateError(f"{self.path}: it is a folder, and a key by itself goes with one file")
         if not self.path.is_dir():
             pairs[self.path] = read_pair(self.path, self._key, self._extra)
+            keys[self.path] = self._key or self.path
         else:
             for path, key in sources(self.path):
+                keys[path] = key
                 try:
                     pairs[path] = read_pair(path, key)
                 except (CertificateError, OSError) as error:
@@ -166,7 +171,7 @@ class Certificates:
             why = faults[0] if faults else f"it wants *.pem files, or folders with {' and '.join(CERTBOT)}"
             raise CertificateError(f"{self.path}: no certificate in it can be used ({why})")
         self._begin = _generation(pairs.values(), self._authority)
-        self._pairs = pairs
+        self._pairs, self.keys = pairs, [keys[path] for path in pairs]
         return faults
 
 

@@ -5,7 +5,6 @@ TLS is an endpoint string, and all that the rest of the server knows of it is th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from twisted.logger import Logger
 
 from twisted_im.cork import corked
 from twisted_im.edge.certificates import Certificates
+from twisted_im.edge.endpoints import POSITIONS, parts_of
 from twisted_im.edge.tls import TlsEndpoint, endpoint_from
 from twisted_im.pump import Pump
 from twisted_im.server.node import Node
@@ -27,28 +27,6 @@ BACKLOG = 1024
 
 #: Seconds between two looks at how long the certificates are good for.
 DAY = 86400.0
-
-#: What an endpoint string may say without naming it, in this order; only as far as somebody here asks for it.
-_ORDER = {
-    "tcp": ("port", "interface", "backlog"),
-    "tcp6": ("port", "backlog", "interface"),
-    "ssl": ("port", "privateKey", "certKey", "interface", "backlog"),
-    "tls": ("path", "port", "interface", "backlog"),
-    "unix": ("address", "mode", "backlog"),
-}
-
-
-def parts_of(description: str) -> dict[str, str]:
-    """What an endpoint string says, by name; of a kind that is not listed above, only what it names itself."""
-    kind, *parts = re.split(r"(?<!\\):", description)
-    plain = [part for part in parts if not re.search(r"(?<!\\)=", part)]
-    found = dict(zip(_ORDER.get(kind.lower(), ()), plain, strict=False))
-    for part in parts:
-        name, equals, value = part.partition("=")
-        if equals and part not in plain:
-            found[name] = value
-    return found
-
 
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -142,4 +120,4 @@ def _with_room(description: str) -> str:
     kind, _, rest = description.partition(":")
     if kind.lower() == "haproxy":
         return f"{kind}:{_with_room(rest)}"
-    return f"{description}:backlog={BACKLOG}" if kind.lower() in _ORDER and "backlog" not in parts_of(description) else description
+    return f"{description}:backlog={BACKLOG}" if kind.lower() in POSITIONS and "backlog" not in parts_of(description) else description

@@ -1,0 +1,638 @@
+"""Every setting of the server, declared once, and how a file, the environment and flags become one configuration.
+
+Strategy: `SETTINGS` is the only place where a setting is named. The flags of `twistd im`, the environment variables, the keys of the TOML
+file, what `--check-config` prints, and docs/configuration.md with its example file are all made from it. A stronger source hides a weaker
+one, setting by setting: default < file < environment < flag. A value is judged twice, by its kind: what can be seen in the value itself
+(`read`), hidden or not, and what only this machine can tell (`faults`), for the values that hold. All mistakes are found
+before anything is said, so that `--check-config` can list them; a start names the first.
+
+Secrets are never values, since a command line and an environment are open to others: a setting that needs one takes the path of a file.
+
+To add a setting: one `Setting(...)` in `SETTINGS`, and one line in `tap.makeService` that hands `options["its-name"]` to whom it concerns
+(none for a field of `Limits`, which is found by its name). Then `python -m twisted_im configuration` writes the page and the example. The
+kinds that there are: `Number`, `Switch`, `Text`, `Choice`, `File` (with `secret=True` for one that holds a secret), and `Several` of
+another kind; a value with a meaning of its own gets a `Kind` of its own. A default of None is a setting that need not be set.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import reprlib
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from twisted_im.core.connection import Limits
+from twisted_im.edge.endpoints import DEFAULT_LISTEN, explained, local_unless_said, private_keys, usable
+from twisted_im.routing.single import SingleRouter
+from twisted_im.server.authenticators import read_passwords
+from twisted_im.service import capacity
+from twisted_im.storage.memory import MemoryStore
+from twisted_im.storage.sqlite import SqliteStore
+
+
+class Engine(NamedTuple):
+    """What a kind of store is made of."""
+
+    make: Callable[..., Any]  #: takes the path of the store's file, and `retention` in seconds, if it has one
+    file: str = ""  #: the name of that file in the data directory, unless a path is said; "" for a store without one
+
+
+STRATEGIES: dict[str, Callable[[], Any]] = {"single": SingleRouter}
+STORES: dict[str, Engine] = {"memory": Engine(MemoryStore), "sqlite": Engine(SqliteStore, "messages.db")}
+
+DEFAULT_STORE = "sqlite"
+DEFAULT_AUTH = "file:twisted_im.passwords"
+DEFAULT_DATA = "twisted_im.data"
+
+
+# ---- kinds of values
+
+
+def as_toml(value: Any) -> str:
+    """A string, a number, a truth value, or a list of these, as TOML writes it."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(as_toml, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+class Kind:
+    """What the values of a setting may be.
+
+    Attributes:
+        allowed: the end of a sentence that begins with the setting's name, such as "takes a whole number from 5 to 1800".
+    """
+
+    allowed: str
+
+    def from_text(self, text: Any) -> Any:
+        """What a flag or a variable says, as TOML would have it."""
+        return text
+
+    def read(self, value: Any) -> Any:
+        """A value of TOML's that may be one of these.
+
+        Raises:
+            ValueError: it is not allowed; without words where `allowed` says it all.
+        """
+        raise NotImplementedError
+
+    def faults(self, value: Any) -> Iterator[str]:
+        """What this machine has against a value that has been read: what follows the setting's name in a line about it."""
+        return iter(())
+
+    def secrets(self, value: Any) -> Iterator[str]:
+        """The paths of files whose content only their owner should see."""
+        return iter(())
+
+    def meant(self, value: Any) -> Any:
+        """What a value amounts to: it is judged as it was written, and run as it is meant."""
+        return value
+
+
+class Number(Kind):
+    """A number within bounds; seconds may have parts."""
+
+    def __init__(self, low: float, high: float, *, whole: bool = True) -> None:
+        self._low, self._high, self._whole = low, high, whole
+        self.allowed = f"takes a {'whole ' if whole else ''}number from {low} to {high}"
+
+    def from_text(self, text: Any) -> Any:
+        if re.fullmatch(r"\d{1,15}", text, re.ASCII):
+            return int(text)
+        return float(text) if re.fullmatch(r"\d{1,15}\.\d{1,15}", text, re.ASCII) else text
+
+    def read(self, value: Any) -> Any:
+        if type(value) not in ((int,) if self._whole else (int, float)) or not self._low <= value <= self._high:
+            raise ValueError
+        return value
+
+
+class Connections(Number):
+    """A number of connections that the process can have."""
+
+    def faults(self, value: Any) -> Iterator[str]:
+        if value > capacity():
+            yield f": {value}, where the limit on open files leaves {capacity()}: raise it (ulimit -n, or LimitNOFILE= in the unit)"
+
+
+class Switch(Kind):
+    """On or off; its flag says on, and takes nothing."""
+
+    allowed = "is true or false"
+
+    def from_text(self, text: Any) -> Any:
+        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(str(text).lower(), text)
+
+    def read(self, value: Any) -> Any:
+        if type(value) is not bool:
+            raise ValueError
+        return value
+
+
+class Text(Kind):
+    """Some text; its length is in bytes."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.allowed = f"takes 1 to {most} bytes of text"
+
+    def read(self, value: Any) -> Any:
+        if not isinstance(value, str) or not 1 <= len(value.encode(errors="surrogateescape")) <= self._most:
+            raise ValueError
+        return value
+
+
+class Choice(Kind):
+    """One name of several."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = tuple(sorted(names))
+        self.allowed = f"is one of {', '.join(self._names)}"
+
+    def read(self, value: Any) -> Any:
+        if value not in self._names:
+            raise ValueError
+        return value
+
+
+def _path(value: Any) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError
+    return value
+
+
+class File(Kind):
+    """The path of a file that is read.
+
+    Args:
+        secret: its content is for its owner only.
+    """
+
+    def __init__(self, *, secret: bool = False) -> None:
+        self._secret = secret
+        self.allowed = f"takes the path of a file{' that holds the secret' if secret else ''}"
+
+    def read(self, value: Any) -> Any:
+        return _path(value)
+
+    def faults(self, value: Any) -> Iterator[str]:
+        try:
+            Path(value).read_bytes()
+        except OSError as error:  # a secret that stands where its file should is not repeated
+            yield ": " + (f"its file cannot be read: {error.strerror}" if self._secret else explained(error))
+
+    def secrets(self, value: Any) -> Iterator[str]:
+        if self._secret:
+            yield value
+
+
+class Folder(Kind):
+    """The path of a folder that is written to, and made if it is missing."""
+
+    allowed = "takes the path of a folder"
+
+    def read(self, value: Any) -> Any:
+        return _path(value)
+
+    def faults(self, value: Any) -> Iterator[str]:
+        path = Path(value).absolute()
+        there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
+        where = value if there == path else f"{value}: {there}"
+        if not there.is_dir():
+            yield f": {where}: Not a directory"
+        elif not os.access(there, os.W_OK | os.X_OK):
+            yield f": {where}: Permission denied"
+
+
+class StoreName(Kind):
+    """A store, and where its file is, if it has one and that is not in the data directory.
+
+    Args:
+        stores: name → what it is made of.
+    """
+
+    def __init__(self, stores: Mapping[str, Engine]) -> None:
+        self._stores = stores
+        self.allowed = f"is one of {', '.join(f'{name}:PATH, {name}' if engine.file else name for name, engine in stores.items())}"
+
+    def read(self, value: Any) -> Any:
+        name, colon, path = value.partition(":") if isinstance(value, str) else ("", "", "")
+        if name not in self._stores or (colon and not self._stores[name].file):
+            raise ValueError
+        return f"{name}:{_path(path)}" if colon else name
+
+    def faults(self, value: Any) -> Iterator[str]:
+        _, _, path = value.partition(":")
+        if path and Path(path).is_dir():
+            yield f": {path}: Is a directory"
+        elif path and not os.access(Path(path).absolute().parent, os.W_OK | os.X_OK):
+            yield f": {path}: its folder is not there, or may not be written"
+
+
+class Auth(Kind):
+    """Who may log in."""
+
+    allowed = "is file:PATH or anonymous"
+
+    def read(self, value: Any) -> Any:
+        method, _, path = value.partition(":") if isinstance(value, str) else ("", "", "")
+        if value != "anonymous" and not (method == "file" and _path(path)):
+            raise ValueError
+        return value
+
+    def faults(self, value: Any) -> Iterator[str]:
+        for path in self.secrets(value):
+            try:
+                if Path(path).exists():
+                    read_passwords(Path(path))
+            except OSError as error:
+                yield f": {explained(error)}"
+            except ValueError as error:
+                yield f": {path}: {error}"
+
+    def secrets(self, value: Any) -> Iterator[str]:
+        method, _, path = value.partition(":")
+        if method == "file":
+            yield path
+
+
+class Endpoint(Kind):
+    """Where to listen; without an interface, on this machine only."""
+
+    allowed = "takes a Twisted endpoint"
+
+    def read(self, value: Any) -> Any:
+        if not isinstance(value, str):
+            raise ValueError
+        return value
+
+    def faults(self, value: Any) -> Iterator[str]:
+        try:
+            usable(value)
+        except ValueError as error:
+            yield f"={value}: {error}"
+
+    def secrets(self, value: Any) -> Iterator[str]:
+        yield from private_keys(value)
+
+    def meant(self, value: Any) -> Any:
+        return local_unless_said(value)
+
+
+class Several(Kind):
+    """One or more of another kind. In a variable they stand between spaces or commas; a flag is given several times.
+
+    Args:
+        item: the kind.
+        such_as: an example of one.
+    """
+
+    def __init__(self, item: Kind, such_as: str) -> None:
+        self._item = item
+        self.allowed = f"takes a list, such as {as_toml([such_as])}"
+
+    def from_text(self, text: Any) -> Any:
+        items = re.split(r"[\s,]+", text.strip(" \t\n,")) if isinstance(text, str) else text
+        return [self._item.from_text(item) for item in items]
+
+    def read(self, value: Any) -> Any:
+        if not isinstance(value, list) or not value:
+            raise ValueError
+        return [self._item.read(item) for item in value]
+
+    def faults(self, value: Any) -> Iterator[str]:
+        return chain.from_iterable(map(self._item.faults, value))
+
+    def secrets(self, value: Any) -> Iterator[str]:
+        return chain.from_iterable(map(self._item.secrets, value))
+
+    def meant(self, value: Any) -> Any:
+        return [self._item.meant(item) for item in value]
+
+
+# ---- the declaration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        name: its long flag without the dashes, and its key in the file.
+        kind: what it takes.
+        default: its value where nothing is said, as TOML has it; None for none.
+        help: one line.
+        example: a value for the example file, as TOML has it.
+        section: its table in the file; "" for none.
+        short: its short flag.
+    """
+
+    name: str
+    kind: Kind
+    default: Any
+    help: str
+    example: Any
+    section: str = ""
+    short: str | None = None
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name}"
+
+    @property
+    def variable(self) -> str:
+        return PREFIX + self.name.upper().replace("-", "_")
+
+    @property
+    def key(self) -> str:
+        """Its key in the file, section included."""
+        return f"{self.section}.{self.name}" if self.section else self.name
+
+    @property
+    def default_text(self) -> str | None:
+        """Its default as a flag would say it; None without one."""
+        items = self.default if isinstance(self.default, list) else [self.default]
+        return None if self.default is None else " ".join(item if isinstance(item, str) else as_toml(item) for item in items)
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether its flag takes no value."""
+        return isinstance(self.kind, Switch)
+
+    @property
+    def many(self) -> bool:
+        """Whether its values are lists."""
+        return isinstance(self.kind, Several)
+
+
+PREFIX = "TWISTED_IM_"
+
+
+def _limit(name: str, kind: Kind, help: str, example: Any) -> Setting:
+    """A field of `Limits`."""
+    return Setting(name=name, section="limits", kind=kind, default=getattr(Limits, name.replace("-", "_")), help=help, example=example)
+
+
+_SECONDS = Number(0.1, 3600, whole=False)
+_U16 = 65535  # what the hello's fields hold
+
+#: Where the file is: the one setting that is not in it.
+CONFIG = Setting(
+    name="config", kind=File(), default=None, help="A TOML file with settings; flags and the environment are stronger.",
+    example="twisted_im.toml",
+)  # fmt: skip
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        name="listen", short="l", kind=Several(Endpoint(), DEFAULT_LISTEN), default=[DEFAULT_LISTEN],
+        help="Where to listen, as Twisted endpoints.",
+        example=[DEFAULT_LISTEN, "tls:im.pem:port=7778:interface=0.0.0.0"],
+    ),
+    Setting(
+        name="auth", short="a", kind=Auth(), default=DEFAULT_AUTH,
+        help="Who may log in: file:PATH for a password file, or anonymous for anybody.", example="file:users.passwords",
+    ),
+    Setting(
+        name="strategy", short="s", kind=Choice(STRATEGIES), default="single",
+        help=f"How messages find their receivers: {', '.join(STRATEGIES)}.", example="single",
+    ),
+    Setting(
+        name="store", kind=StoreName(STORES), default=DEFAULT_STORE,
+        help="Where messages are kept: sqlite:PATH, sqlite (a file in the data directory), or memory (gone at the end).",
+        example="sqlite:im.db",
+    ),
+    Setting(
+        name="data", kind=Folder(), default=DEFAULT_DATA,
+        help="The folder for what the server keeps; made, for its owner only, if missing.", example="im.data",
+    ),
+    Setting(name="name", kind=Text(64), default="node", help="This node's name: in its greeting and its logs.", example="im-1"),
+    Setting(
+        name="standby", kind=Switch(), default=False,
+        help="Wait while another process of this name uses the store; take over when it ends.", example=False,
+    ),
+    Setting(
+        name="retention", kind=Number(0, 36500), default=0,
+        help="Days for which a sqlite store keeps messages, never less than a week; 0 for ever.", example=365,
+    ),
+    Setting(
+        name="connections", section="limits", kind=Connections(0, 1_000_000), default=0,
+        help="Connections taken at once; 0 for all that the limit on open files leaves.", example=500,
+    ),
+    _limit(
+        "heartbeat", Number(Limits.min_heartbeat, Limits.max_heartbeat), "Seconds without a frame after which a client pings.", 240
+    ),
+    _limit("window", Number(2, _U16), "Notifies that a client may leave unacknowledged.", 32),
+    _limit("requests", Number(1, _U16), "Messages and receipts that a client may have unanswered.", 128),
+    _limit("max-body", Number(2048, 16 * 1024 * 1024), "The largest body of a frame, in bytes.", 32768),
+    _limit("write-budget", Number(4096, 1024**3), "Bytes of notifies that may wait for a slow reader.", 131072),
+    _limit("handshake", _SECONDS, "Seconds from connecting to a hello.", 3),
+    _limit("login", _SECONDS, "Seconds from connecting to a granted login.", 20),
+    _limit("frame", _SECONDS, "Seconds from the first byte of a frame to its last.", 30),
+    _limit("unacknowledged", _SECONDS, "Seconds that notifies may be out unacknowledged before a ping.", 7.5),
+    _limit("ping", _SECONDS, "Seconds for a client to answer a ping.", 4),
+    _limit("close", _SECONDS, "Seconds for the last bytes of a closed connection to leave.", 2),
+)  # fmt: skip
+
+
+# ---- the sources
+
+
+class Found(NamedTuple):
+    """A setting's value and where it comes from: "default", "im.toml: limits.window", "TWISTED_IM_WINDOW" or "--window"."""
+
+    value: Any
+    origin: str
+
+
+class Said(NamedTuple):
+    """What a source says of a setting: the value as TOML has it, and as it was written."""
+
+    setting: Setting
+    origin: str
+    value: Any
+    written: Any
+
+
+class Mistakes(ValueError):
+    """What is wrong with a configuration.
+
+    Attributes:
+        lines: one for each mistake; never empty.
+    """
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+DEFAULT = "default"
+
+#: What Kubernetes tells every container about a service that is called twisted-im: not settings of ours.
+_KUBERNETES = re.compile(rf"{PREFIX}(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+
+
+def configured(
+    flags: Mapping[str, str | int | list[str]], environment: Mapping[str, str], settings: Sequence[Setting] = SETTINGS
+) -> dict[str, Found]:
+    """One configuration from all sources.
+
+    Args:
+        flags: name → what was said, for the flags that were given; a list for one that may be given several times, 1 for a switch.
+        environment: all variables, ours among them. An empty one says nothing.
+        settings: the declaration.
+
+    Returns:
+        name → value and origin, for every setting; None for the value of one that has no default.
+
+    Raises:
+        Mistakes: what is wrong in any source, or cannot be used on this machine.
+    """
+    mistakes: list[str] = []
+    found = {setting.name: Found(setting.default, DEFAULT) for setting in settings}
+    for said in chain(_file(flags, environment, settings), _environment(environment, settings), _flags(flags, settings)):
+        if isinstance(said, str):
+            mistakes.append(said)
+            continue
+        try:
+            found[said.setting.name] = Found(said.setting.kind.read(said.value), said.origin)
+        except ValueError as error:
+            words = f": {error}" if str(error) else f" {said.setting.kind.allowed}, not {_shown(said.written)}"
+            mistakes.append(said.origin + words)
+            found.pop(said.setting.name, None)  # nothing weaker is judged in its place
+    for setting in settings:
+        value, origin = found.get(setting.name, (None, ""))
+        if value is not None and not (setting.name == "data" and data_folder(found) is None):
+            where = setting.flag if origin == DEFAULT else origin
+            mistakes += [where + fault for fault in setting.kind.faults(value)]
+        if value is not None and not mistakes:
+            found[setting.name] = Found(setting.kind.meant(value), origin)
+    if mistakes:
+        raise Mistakes(mistakes)
+    return found
+
+
+def data_folder(found: Mapping[str, Found]) -> str | None:
+    """The data directory, if it is to be there: something is kept in it, or somebody has named it."""
+    if "data" not in found or "store" not in found:
+        return None
+    name, _, path = found["store"].value.partition(":")
+    wanted = found["data"].origin != DEFAULT or (STORES[name].file and not path)
+    folder: str = found["data"].value
+    return folder if wanted else None
+
+
+def open_secrets(found: Mapping[str, Found], settings: Sequence[Setting] = SETTINGS) -> list[str]:
+    """One warning for each file that holds a secret and is open to others than its owner."""
+    return [
+        f"{path} holds a secret, and others than its owner may read or write it: chmod go= {path}"
+        for setting in settings
+        if (value := found[setting.name].value) is not None
+        for path in dict.fromkeys(setting.kind.secrets(value))
+        if os.path.exists(path) and os.stat(path).st_mode & 0o077
+    ]
+
+
+def _file(flags: Mapping[str, Any], environment: Mapping[str, str], settings: Sequence[Setting]) -> Iterator[Said | str]:
+    path, origin = flags.get(CONFIG.name), CONFIG.flag
+    if path is None:
+        path, origin = environment.get(CONFIG.variable) or None, CONFIG.variable
+    if path is None:
+        return
+    try:
+        tables = tomllib.loads(Path(CONFIG.kind.read(path)).read_text(encoding="utf-8"))
+    except OSError as error:
+        yield f"{origin}: {explained(error)}"
+    except ValueError as error:  # what is no TOML, and what is no UTF-8
+        yield f"{path}: {error}" if str(error) else f"{origin} {CONFIG.kind.allowed}, not {_shown(path)}"
+    else:
+        sections = {setting.section for setting in settings if setting.section}
+        inner = {key: tables.pop(key) for key in sections & tables.keys()}
+        for section, table in (("", tables), *sorted(inner.items())):
+            if not isinstance(table, dict):
+                yield f"{path}: {section} is a section: write [{section}], and its settings below"
+                continue
+            yield from _table(str(path), section, table, settings)
+
+
+def _table(path: str, section: str, table: dict[str, Any], settings: Sequence[Setting]) -> Iterator[Said | str]:
+    known = {setting.name: setting for setting in settings if setting.section == section}
+    sections = {setting.section: f"[{setting.section}]" for setting in settings if setting.section}
+    for key, value in table.items():
+        if key in known:
+            yield Said(known[key], f"{path}: {known[key].key}", value, value)
+        elif isinstance(value, dict) and not section:
+            yield f"{path}: there is no section [{key}]{_near(key, sections.values(), sections)}"
+        else:
+            where = f"{section}.{key}" if section else key
+            near = _near(key, known, {setting.name: setting.key for setting in settings})
+            yield f"{path}: there is no setting {where}{near}"
+
+
+def _environment(environment: Mapping[str, str], settings: Sequence[Setting]) -> Iterator[Said | str]:
+    known = {setting.variable: setting for setting in settings}
+    for name, text in sorted(environment.items()):
+        if not name.startswith(PREFIX) or not text or name == CONFIG.variable:
+            continue
+        if name in known:
+            yield Said(known[name], name, known[name].kind.from_text(text), text)
+        elif not _KUBERNETES.fullmatch(name):
+            meant = {variable.removeprefix(PREFIX): variable for variable in (CONFIG.variable, *known)}
+            yield f"{name}: there is no such setting{_near(name.removeprefix(PREFIX), meant.values(), meant)}"
+
+
+def _flags(flags: Mapping[str, Any], settings: Sequence[Setting]) -> Iterator[Said | str]:
+    for setting in settings:
+        if setting.name in flags:
+            text = flags[setting.name]
+            yield Said(setting, setting.flag, setting.kind.from_text(text), text)
+
+
+def flag_like(flag: str) -> str:
+    """The end of a line about a flag that there is not."""
+    flags = {setting.name: setting.flag for setting in (CONFIG, *SETTINGS)}
+    return _near(flag.lstrip("-"), flags.values(), flags)
+
+
+def _near(word: str, known: Iterable[str], meant: Mapping[str, str]) -> str:
+    """The end of a line about a name that there is not: the name that was meant, or those that there are.
+
+    Args:
+        known: those that there are.
+        meant: those that may have been meant, and how each is written.
+    """
+    close = difflib.get_close_matches(word, meant, 1)
+    return f"; did you mean {meant[close[0]]}?" if close else f"; there are {', '.join(known)}"
+
+
+def _shown(value: Any) -> str:
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 80
+    return short.repr(value)
+
+
+# ---- as a file
+
+
+def as_file(found: Mapping[str, Found], settings: Sequence[Setting] = SETTINGS) -> str:
+    """A configuration as a TOML file that says it again, with the origin of each value beside it."""
+    lines = []
+    section = ""
+    for setting in settings:
+        if setting.section != section:
+            section = setting.section
+            lines += ["", f"[{section}]"]
+        value, origin = found[setting.name]
+        said = f"# {setting.name} is not set" if value is None else f"{setting.name} = {as_toml(value)}"
+        lines.append(f"{said:<38}  # {origin}")
+    return "\n".join(lines) + "\n"
