@@ -66,12 +66,15 @@ def copy_to(connection: sqlite3.Connection, target: Path) -> None:
     if Path(f"{target}-wal").exists():
         raise StoreError(f"{target} is in use as a database; choose another name")
     draft = draft_of(target)
+    journal = Path(f"{draft}-journal")
     with _alone(draft) as descriptor:
+        journal.unlink(missing_ok=True)
         try:
             connection.execute("VACUUM INTO ?", (str(draft),))
             os.fsync(descriptor)
         except BaseException as error:
             draft.unlink(missing_ok=True)
+            journal.unlink(missing_ok=True)  # SQLite leaves it there when the disk is full
             if isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from None
             raise
