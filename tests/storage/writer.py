@@ -17,7 +17,7 @@ from threading import Timer
 from typing import Any
 
 from twisted.internet.defer import ensureDeferred
-from twisted.internet.task import react
+from twisted.internet.task import deferLater, react
 from twisted.internet.threads import deferToThread
 
 from twisted_im.server.interfaces import Append
@@ -42,7 +42,7 @@ def filled(path: Path, messages: int = 3, content: bytes = b"hello", *, schema: 
         log.sessions += 1
         connection.execute("INSERT INTO devices VALUES (1, 2, ?, 1, x'', 0, x'', 0, x'', 0)", (LAPTOP,))
         for _ in range(messages):
-            log.append([(ALICE, LAPTOP, os.urandom(16), 0, BOB, int(ContentType.TEXT), content)], [], 1_800_000_000_000)
+            log.append([(ALICE, LAPTOP, os.urandom(16), 0, BOB, int(ContentType.TEXT), 0, content)], [], 1_800_000_000_000)
         if messages:
             log.append([], [(BOB, LAPTOP, 1, 1, messages, int(ReceiptType.READ))], 1_800_000_000_000)
         log.end()
@@ -98,8 +98,9 @@ def finish(process: subprocess.Popen[str]) -> list[str]:
     return lines
 
 
-async def write(path: str, user: bytes) -> None:
+async def write(reactor: Any, path: str, user: bytes) -> None:
     """Writes until standard input ends."""
+    await deferLater(reactor, 0)  # before it runs, a store has no threads
     other = BOB if user == ALICE else ALICE
     store = SqliteStore(path)
     store.open()
@@ -108,7 +109,7 @@ async def write(path: str, user: bytes) -> None:
     ended: list[Any] = []
     deferToThread(sys.stdin.read).addBoth(ended.append)
     while not ended:
-        entry: Append = (user, LAPTOP, os.urandom(16), 0, other, int(ContentType.TEXT), b"hello")
+        entry: Append = (user, LAPTOP, os.urandom(16), 0, other, int(ContentType.TEXT), 0, b"hello")
         stored, _ = await store.append([entry], ())
         conversation, seq = stored[0][:2]
         await store.append((), [(user, LAPTOP, session, conversation, seq, int(ReceiptType.READ))])
@@ -118,4 +119,4 @@ async def write(path: str, user: bytes) -> None:
 
 
 if __name__ == "__main__":
-    react(lambda reactor: ensureDeferred(write(sys.argv[1], b"\0" + sys.argv[2].encode())))
+    react(lambda reactor: ensureDeferred(write(reactor, sys.argv[1], b"\0" + sys.argv[2].encode())))

@@ -275,8 +275,7 @@ class SqliteStore:
     # ---- the house
 
     def keep_house(self) -> Deferred[bool]:
-        """Moves a long write-ahead log into the file, and lets go a share of what may no longer be seen, as is done every few seconds
-        anyway; True if there is more of it."""
+        """Moves a long log into the file, and lets go a share of what may no longer be seen, as a timer does; True if there is more."""
         if self._broken is not None or self._closing is not None:
             return succeed(False)
         done: Deferred[Any] = succeed(None)
