@@ -8,12 +8,16 @@ from importlib import import_module
 
 #: command → its one line in the help
 COMMANDS = {
+    "backup": "copy a file of messages while a server uses it",
     "certificate": "make certificates for TLS, or show what is in one",
     "chat": "talk to somebody, line by line",
+    "check": "look whether a file of messages is whole",
     "configuration": "write the page of all settings, and an example file",
     "demo": "watch a node and four devices for a few seconds, faults included",
     "password": "set a user's password in a password file",
     "protocol": "write the protocol's specification and its test vectors",
+    "restore": "put a backup in the place of a file of messages",
+    "upgrade": "bring a file of messages up to this version",
 }
 
 

@@ -282,7 +282,7 @@ there is, with any secret.
 
 - **epoch** names the life of the server's store. Keep it with your cursors. If it is another than the kept one, the store began
   anew: conversation ids, seqs and positions kept from before mean nothing. Forget them, sync from 0, and tell the person.
-- **A restored backup** keeps the epoch. Do the same as with a new epoch when a sync's `position` is below the `since` that you sent,
+- **A backup that was put back by hand** keeps the epoch. Do the same as with a new epoch when a sync's `position` is below the `since` that you sent,
   or a conversation's head is below what you have shown.
 - **horizon**: for so many seconds the server recognises the repeat of a client id.
 - **resume** is reserved; ignore it.

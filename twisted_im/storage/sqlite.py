@@ -45,7 +45,7 @@ from twisted_im.server.interfaces import (
     StoreError,
     Summary,
 )
-from twisted_im.storage.sqlite_file import Database, explained
+from twisted_im.storage.sqlite_file import Database, explained, in_words
 from twisted_im.storage.sqlite_log import ADDRESSED, COMMIT_BITS, HIGHEST, Log
 from twisted_im.wire.schema import ConversationKind, RowType
 
@@ -122,10 +122,14 @@ class SqliteStore:
         Raises:
             StoreError: the file cannot be used; says why, and what to do.
         """
-        self._database = Database(self._path)
-        self._writer = self._database.connect()
-        self._reader = self._database.connect()
-        (self.epoch,) = self._reader.execute("SELECT epoch FROM store").fetchone()
+        database = Database(self._path)
+        try:
+            self._writer, self._reader = database.connect(), database.connect()
+            (self.epoch,) = self._reader.execute("SELECT epoch FROM store").fetchone()
+        except sqlite3.Error as error:
+            database.close()
+            raise StoreError(in_words(error, self._path)) from error
+        self._database = database
         self._log = Log(self._writer)
         self._reactor.callWhenRunning(self._start_threads)
 
@@ -270,25 +274,27 @@ class SqliteStore:
 
     # ---- the house
 
-    def _keep_house(self) -> None:
+    def keep_house(self) -> Deferred[bool]:
+        """Moves a long log into the file, and lets go a share of what may no longer be seen, as a timer does; True if there is more."""
         if self._broken is not None or self._closing is not None:
-            return
-        path = Path(f"{self._path}-wal")
+            return succeed(False)
         done: Deferred[Any] = succeed(None)
+        path = Path(f"{self._path}-wal")
         if path.exists() and path.stat().st_size > LONG_LOG:
             done = self._in_reader(lambda: self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
-        done.addCallback(lambda _: self._write(self._clear_out))
-        done.addErrback(lambda failure: log.warn("housekeeping: {why}", why=failure.getErrorMessage()))
+        return done.addCallback(lambda _: self._write(self._clear_out))
+
+    def _keep_house(self) -> None:
+        done = self.keep_house().addErrback(lambda failure: log.warn("housekeeping: {why}", why=failure.getErrorMessage()))
         done.addCallback(lambda more: self._again(0.1 if more else HOUSEKEEPING))
 
     def _clear_out(self) -> bool:
-        """Lets go what may no longer be seen; True if there is more of it."""
         buried = self._bury(self._now())
         gone = self._let_go(int((self._clock() - self._retention) * 1000)) if self._retention else 0
         return SHARE in (buried, gone)
 
     def _again(self, seconds: float) -> None:
-        if self._closing is None:
+        if self._broken is None and self._closing is None:
             self._house = self._reactor.callLater(seconds, self._keep_house)
 
     def _bury(self, now: int) -> int:

@@ -4,20 +4,22 @@ Strategy: everything that is about the file and not about messages. A file says 
 (`user_version`, the number of the last file of `schema/` that was applied), so that a foreign or a newer one is refused in one line. Each
 connection runs in WAL mode with `synchronous=FULL`: in WAL mode anything less may roll back commits after a power cut.
 
-Several processes may use one file. SQLite's own locks are not fair to them, so whoever writes holds `flock` on a side file meanwhile.
+Several processes may use one file, and take turns (`sqlite_lock`). The file is upgraded only while nobody else has it open.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 
 from twisted_im.errors import ImError, Status
 from twisted_im.server.interfaces import StoreError
+from twisted_im.storage.sqlite_copy import copy_to
+from twisted_im.storage.sqlite_lock import Locks
 
 #: What SQLite's header says of a file of ours: "tim1".
 APPLICATION_ID = int.from_bytes(b"tim1", "big")
@@ -25,6 +27,7 @@ SCHEMA = Path(__file__).with_name("schema")
 #: Seconds that another program may hold the file before a call fails.
 PATIENCE = 5.0
 
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _TEMPORARY = {
     sqlite3.SQLITE_BUSY: "the database is locked by another program",
     sqlite3.SQLITE_LOCKED: "the database is locked",
@@ -51,44 +54,92 @@ def explained(error: sqlite3.Error, path: os.PathLike[str] | str) -> Exception:
     return StoreError(f"{path}: {error}")
 
 
+def in_words(error: BaseException, path: os.PathLike[str] | str) -> str:
+    """One line for whoever wanted to use a file."""
+    if isinstance(error, OSError):
+        return f"{error.filename2 or error.filename or path}: {error.strerror}"
+    why = explained(error, path) if isinstance(error, sqlite3.Error) else error
+    return f"{path}: {why.reason}" if isinstance(why, ImError) else str(why)
+
+
+class Layouts:
+    """The steps that make a file's layout what this program knows.
+
+    Args:
+        directory: numbered `.sql` files; the package's own if None.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._steps = {int(step.stem): step for step in sorted((directory or SCHEMA).glob("*.sql"))}
+
+    @property
+    def newest(self) -> int:
+        """The layout that this program makes."""
+        return max(self._steps)
+
+    def of(self, connection: sqlite3.Connection, path: Path) -> int:
+        """The layout that a file has; 0 for an empty one.
+
+        Raises:
+            StoreError: it is another program's, or newer than this one.
+        """
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if application != APPLICATION_ID and (application or version or tables):
+            raise StoreError(f"{path} is a database of another program; choose another file")
+        if version > self.newest:
+            raise StoreError(
+                f"{path} has layout {version}, made by a newer version; this one knows layouts up to {self.newest}: "
+                "upgrade the program, or restore an older backup"
+            )
+        return int(version)
+
+    def after(self, version: int) -> list[Path]:
+        """The steps that are still to be taken."""
+        return [self._steps[number] for number in sorted(self._steps) if number > version]
+
+    def backup_of(self, path: Path, version: int) -> Path:
+        """Where a file is copied to before it is upgraded."""
+        return path.with_name(f"{path.name}.layout{version}.backup")
+
+
 class Database:
-    """One file on one machine.
+    """One file on one machine, for as long as a process uses it.
 
     Args:
         path: the file; made if it does not exist, in a directory that does.
-        schema: the directory of numbered `.sql` files.
+        schema: the directory of numbered `.sql` files; the package's own if None.
 
     Raises:
-        StoreError: the file is foreign, newer than this program, damaged, locked, or cannot be written.
+        StoreError: the file is foreign, newer than this program, damaged, locked, being restored, or cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, schema: Path = SCHEMA) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, schema: Path | None = None) -> None:
         self.path = Path(path)
-        self._steps = {int(step.stem): step for step in sorted(schema.glob("*.sql"))}
-        self._lock = -1
+        self.layouts = Layouts(schema)
+        self._locks: Locks | None = None
         if not self.path.parent.is_dir():
             raise StoreError(f"{self.path.parent} is not a directory; make it first")
         try:
-            self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            with self.alone():
-                self._prepare()
-        except OSError as error:
+            self._make()
+            self._locks = Locks(self.path)
+            with self._locks.turn():
+                self._locks.share()
+                self._prepare(self._locks)
+        except BaseException as error:
             self.close()
-            raise StoreError(f"{error.filename or self.path}: {error.strerror}; the file and its directory must be writable") from None
-        except sqlite3.Error as error:
-            self.close()
-            why = explained(error, self.path)
-            raise StoreError(f"{self.path}: {why.reason}" if isinstance(why, ImError) else str(why)) from error
-        except BaseException:
-            self.close()
+            if isinstance(error, OSError):
+                hint = "; the file and its directory must be writable" if error.errno in _FORBIDDEN else ""
+                raise StoreError(in_words(error, self.path) + hint) from error
+            if isinstance(error, sqlite3.Error):
+                raise StoreError(in_words(error, self.path)) from error
             raise
 
     def close(self) -> None:
-        """Lets the side file go."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        """Says that this process does not use the file any more. Again: nothing."""
+        if self._locks is not None:
+            self._locks.close()
 
     def connect(self) -> sqlite3.Connection:
         """A connection of its own, for any one thread at a time; transactions are begun and ended by hand."""
@@ -96,7 +147,7 @@ class Database:
         for pragma in (
             "journal_mode=WAL",
             "synchronous=FULL",
-            "wal_autocheckpoint=0",  # not within a commit: see `checkpoint`
+            "wal_autocheckpoint=0",  # not within a commit: the store's reader does it
             "foreign_keys=OFF",
             "trusted_schema=OFF",
             "cell_size_check=ON",
@@ -106,115 +157,79 @@ class Database:
             connection.execute(f"PRAGMA {pragma}").fetchall()
         return connection
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """While this lasts, no other process writes; they take turns in the order in which they came."""
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+    def alone(self) -> AbstractContextManager[None]:
+        """While this lasts, no other process writes."""
+        assert self._locks is not None
+        return self._locks.turn()
 
-    @property
-    def newest(self) -> int:
-        """The layout that this program makes."""
-        return max(self._steps)
+    def _make(self) -> None:
+        """Makes the file, for its owner only, if there is none."""
+        if self.path.is_dir():
+            raise StoreError(f"{self.path} is a directory; name a file in it")
+        if not self.path.exists():
+            with suppress(FileExistsError):  # another process was faster
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        elif not os.access(self.path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
 
-    def _prepare(self) -> None:
+    def _prepare(self, locks: Locks) -> None:
         """Sees whose file it is, and brings it up to date."""
-        kept = self.path.stat().st_size
-        connection = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
-        try:
-            version = self._version(connection)
-            self._look_for_truncation(connection, kept)
-            connection.close()
-            connection = self.connect()
+        with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as connection:
+            version = self.layouts.of(connection, self.path)
+        with closing(self.connect()) as connection:
             # what a crash has left behind is in the file before anything is accepted
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            if version < self.newest:
+            if self.layouts.after(version):
+                locks.claim()
                 if version:
-                    self._back_up(connection, version)
+                    copy_to(connection, self.layouts.backup_of(self.path, version))
                 self._upgrade(connection, version)
-        finally:
-            connection.close()
-
-    def _version(self, connection: sqlite3.Connection) -> int:
-        """The layout that the file has; 0 for an empty one."""
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if application != APPLICATION_ID and (application or version or tables):
-            raise StoreError(f"{self.path} is a database of another program; choose another file")
-        if version > self.newest:
-            raise StoreError(
-                f"{self.path} has layout {version}, made by a newer version; this one knows layouts up to {self.newest}: "
-                "upgrade the program, or restore an older backup"
-            )
-        return int(version)
-
-    def _look_for_truncation(self, connection: sqlite3.Connection, size: int) -> None:
-        """Compares the file with the number of pages in its header, unless newer pages are in the log."""
-        log = Path(f"{self.path}-wal")
-        if size < 100 or (log.exists() and log.stat().st_size):
-            return
-        with open(self.path, "rb") as file:
-            pages = int.from_bytes(file.read(32)[28:], "big")
-        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
-        if pages * page_size > size:
-            raise StoreError(f"{self.path} is cut short: {size} bytes, where {pages * page_size} should be; restore a backup")
-
-    def pending(self) -> list[int]:
-        """The steps that an upgrade would take; nothing is changed."""
-        connection = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)
-        try:
-            version = self._version(connection)
-        finally:
-            connection.close()
-        return [number for number in self._steps if number > version]
-
-    def _back_up(self, connection: sqlite3.Connection, version: int) -> None:
-        copy_to(connection, Path(f"{self.path}.layout{version}.backup"))
+                locks.share()
 
     def _upgrade(self, connection: sqlite3.Connection, version: int) -> None:
-        for number in sorted(self._steps):
-            if number > version:
-                connection.execute("BEGIN IMMEDIATE")
-                try:
-                    for statement in _statements(self._steps[number].read_text(encoding="utf-8")):
-                        connection.execute(statement)
-                    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-                    connection.execute(f"PRAGMA user_version={number}")
-                    connection.execute("COMMIT")
-                except BaseException:
-                    with suppress(sqlite3.Error):
-                        connection.execute("ROLLBACK")
-                    raise
+        """Takes all steps, or none."""
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for step in self.layouts.after(version):
+                for statement in _statements(step.read_text(encoding="utf-8")):
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={self.layouts.newest}")
+            connection.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
 
 
-def copy_to(connection: sqlite3.Connection, target: Path) -> None:
-    """A copy of what is committed, whole or not at all, while others go on writing.
+def look(path: Path) -> sqlite3.Connection:
+    """A connection for reading and copying, for any one thread at a time: to a file that a server uses, to one that nobody may write, and
+    to one whose layout is not to be changed.
 
     Raises:
-        sqlite3.Error, OSError: it cannot be written.
+        StoreError: there is no such file, it cannot be read, or is no database.
     """
-    draft = target.with_name(target.name + ".new")
-    draft.unlink(missing_ok=True)
-    try:
-        connection.execute("VACUUM INTO ?", (str(draft),))
-        descriptor = os.open(draft, os.O_RDWR)
+    if not path.is_file():
+        raise StoreError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
+    if not os.access(path, os.R_OK):
+        raise StoreError(f"{path}: {os.strerror(errno.EACCES)}")
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        ways = ["mode=rw"]
+    else:  # where no log can be made beside it, and none is, nobody writes it
+        log = Path(f"{path}-wal")
+        ways = ["mode=ro"] if log.exists() and log.stat().st_size else ["mode=ro", "immutable=1"]
+    why = ""
+    for how in ways:
+        uri = f"{path.absolute().as_uri()}?{how}"
+        connection = sqlite3.connect(uri, uri=True, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
         try:
-            os.fchmod(descriptor, 0o600)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        draft.replace(target)
-        directory = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    finally:
-        draft.unlink(missing_ok=True)
+            connection.execute("SELECT 1 FROM sqlite_schema").fetchall()
+        except sqlite3.Error as error:
+            connection.close()
+            why = in_words(error, path)
+        else:
+            return connection
+    raise StoreError(why)
 
 
 def _statements(script: str) -> Iterator[str]:
