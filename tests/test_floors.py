@@ -32,6 +32,7 @@ FLOORS = {
     "edge": 6,
     "client": 6,
     "config": 7,
+    "oracle": 7,
     "service": 7,
     "tap": 7,
     "commands": 7,
@@ -41,7 +42,7 @@ FLOORS = {
 }
 
 #: Rooms in which the same input gives the same output: no Twisted, no clock, no chance, no operating system.
-PURE = {"errors", "wire", "core"}
+PURE = {"errors", "wire", "core", "oracle"}
 IMPURE = {
     "twisted", "asyncio", "datetime", "multiprocessing", "os", "random", "secrets", "select", "selectors", "socket", "ssl", "subprocess",
     "threading", "time", "uuid",

@@ -11,6 +11,7 @@ COMMANDS = {
     "certificate": "make certificates for TLS, or show what is in one",
     "chat": "talk to somebody, line by line",
     "demo": "watch a node and four devices for a few seconds, faults included",
+    "oracle": "judge the logs of a run: was anything lost, shown twice, or out of order?",
     "password": "set a user's password in a password file",
     "protocol": "write the protocol's specification and its test vectors",
 }
@@ -27,7 +28,11 @@ def main(words: list[str] | None = None) -> int:
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if name in words[:1]:
-            module = import_module(f"twisted_im.commands.{name}")
+            try:
+                module = import_module(f"twisted_im.commands.{name}")
+            except ModuleNotFoundError as error:  # of an extra
+                print(f"{name}: the package {error.name} is not installed: pip install {error.name}", file=sys.stderr)
+                return 1
             command.formatter_class = argparse.RawDescriptionHelpFormatter
             command.epilog = getattr(module, "EXAMPLES", None)
             module.add_arguments(command)
