@@ -32,6 +32,7 @@ FLOORS = {
     "edge": 6,
     "client": 6,
     "config": 7,
+    "faults": 7,
     "oracle": 7,
     "service": 7,
     "tap": 7,
@@ -49,7 +50,7 @@ IMPURE = {
 }  # fmt: skip
 
 #: Rooms that drive a reactor. All others see `twisted.internet` only as far as `HARMLESS`: callbacks, without anything that runs them.
-DRIVERS = {"cork", "pump", "routing", "storage", "edge", "client", "service", "tap", "commands", "sim"}
+DRIVERS = {"cork", "pump", "routing", "storage", "edge", "client", "service", "tap", "commands", "faults", "sim"}
 HARMLESS = ("twisted.internet.defer",)
 
 #: (from, to): no chain of imports leads there. The client is for people who do not run a server.

@@ -11,6 +11,7 @@ COMMANDS = {
     "certificate": "make certificates for TLS, or show what is in one",
     "chat": "talk to somebody, line by line",
     "demo": "watch a node and four devices for a few seconds, faults included",
+    "faults": "run a server and its clients under faults, and have the oracle judge",
     "oracle": "judge the logs of a run: was anything lost, shown twice, or out of order?",
     "password": "set a user's password in a password file",
     "protocol": "write the protocol's specification and its test vectors",
