@@ -6,8 +6,10 @@ clients write down is a correct history. Then one thing is changed, and the orac
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -459,6 +461,16 @@ def test_the_report_shows_events_and_counts_the_rest() -> None:
 def test_events_survive_their_file(world: World) -> None:
     """If this fails, what is judged is not what was written."""
     assert [read_event(encode(event)) for event in world.events] == world.events
+
+
+def test_the_page_has_every_event() -> None:
+    """If this fails, somebody who writes logs for the oracle, after the page of the documentation, has his lines refused."""
+    page = (Path(__file__).parent.parent / "docs" / "faults.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\w, ]*) \|", page, re.MULTILINE)
+    declared = {
+        kind.__struct_config__.tag: {name for name in kind.__struct_fields__ if name != "time"} for kind in Event.__subclasses__()
+    }
+    assert {event: set(re.findall(r"\w+", fields)) for event, fields in rows if event in declared} == declared
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ LATE = "late"
 #: Processes for the clients, if there are users enough.
 PROCESSES = 3
 
-#: Seconds for processes to start and log in; without any progress after the last fault; for a process to end in good order.
+#: Seconds for processes to start and log in; for anything to move after the last fault (the oracle's minute); for processes to end.
 START, SETTLE, END = 60.0, 60.0, 15.0
 
 #: The late devices show so many messages of each conversation, and read the rest from the log: both ways are taken.
@@ -202,6 +202,7 @@ class Run:
         seed: of which fault comes when.
         plant: see `recorder.PLANTED`.
         say: prints a line.
+        patience: seconds without any progress after the last fault, until what is missing counts as lost.
 
     Attributes:
         outcome: what is known so far.
@@ -221,6 +222,7 @@ class Run:
         seed: int,
         plant: str,
         say: Callable[[str], object],
+        patience: float = SETTLE,
     ) -> None:
         self._reactor = reactor
         self._folder = folder
@@ -233,6 +235,7 @@ class Run:
         self._seed = seed
         self._plant = plant
         self._say = say
+        self._patience = patience
         self._chance = Random(seed)
         self._network = Network(reactor, Random(f"{seed}/network"))
         self._server: Server | None = None
@@ -332,7 +335,7 @@ class Run:
         self._say(f"{self._clock()}  all is healed; the rest is to arrive now, also on a third device of each user.")
         healed = time.monotonic()
         try:
-            await self._until(lambda: self._settled(healed), SETTLE, "everything to arrive", self._progress)
+            await self._until(lambda: self._settled(healed), self._patience, "everything to arrive", self._progress)
         except TimeoutError:
             counts = self.counts()
             lacking = [] if self._online(healed) else ["not all clients are online"]
