@@ -466,10 +466,8 @@ def test_events_survive_their_file(world: World) -> None:
 def test_the_page_has_every_event() -> None:
     """If this fails, somebody who writes logs for the oracle, after the page of the documentation, has his lines refused."""
     page = (Path(__file__).parent.parent / "docs" / "faults.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)` \| ([\w, ]*) \|", page, re.MULTILINE)
-    declared = {
-        kind.__struct_config__.tag: {name for name in kind.__struct_fields__ if name != "time"} for kind in Event.__subclasses__()
-    }
+    rows = re.findall(r"^\| `(\w+)` \|([\w, ]*)\|", page, re.MULTILINE)
+    declared = {kind.__struct_config__.tag: {name for name in kind.__struct_fields__ if name != "time"} for kind in Event.__subclasses__()}
     assert {event: set(re.findall(r"\w+", fields)) for event, fields in rows if event in declared} == declared
 
 

@@ -12,14 +12,12 @@ from twisted_im.__main__ import main
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--kind=kill"], "--kind kill needs a store that outlives the server: --store sqlite"),
+        (["--kind=kill", "--store=memory"], "--kind kill needs a store that outlives the server: --store sqlite"),
         (["--out=full"], "--out=full is not empty"),
         (["--out=full/file"], "full/file: File exists"),
     ],
 )
-def test_mistakes(
-    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes(words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """If this fails, a mistake is a traceback, or starts a run that can only end badly."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()

@@ -29,20 +29,22 @@ Faults that can be planted in the clients:
 {chr(10).join(f"  {name:<9}{what}" for name, what in PLANTED.items())}
 Examples:
   python -m twisted_im faults
-      a minute of everything that a store in memory survives
-  python -m twisted_im faults --kind kill --store sqlite --minutes 30 --every 30
+      a minute of everything
+  python -m twisted_im faults --kind kill --minutes 30 --every 30
+  python -m twisted_im faults --store memory
+      everything that such a server survives
   python -m twisted_im faults --plant repeat
       does the oracle find it?
 The status is 0 if every promise was kept, else 1; the logs then stay, and can be judged again with: python -m twisted_im oracle"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--kind", action="append", choices=KINDS, help="what is done, several times if wanted; by default all that goes")
+    parser.add_argument("--kind", action="append", choices=KINDS, help="what is done; may be given several times [default: all]")
     parser.add_argument("--minutes", type=_number(0.05, 10_000), default=1.0, help="how long [default: 1]")
     parser.add_argument("--users", type=_whole(2, 1000), default=6, help="each with two devices, and a third one at the end [default: 6]")
     parser.add_argument("--rate", type=_number(0.01, 100), default=2.0, help="messages a second and device [default: 2]")
     parser.add_argument("--every", type=_number(0.1, 3600), default=4.0, help="seconds from fault to fault, on average [default: 4]")
-    parser.add_argument("--store", default="memory", help="as for twistd; sqlite alone is a new file beside the logs [default: memory]")
+    parser.add_argument("--store", default="sqlite", help="as for twistd; sqlite alone is a new file beside the logs [default: sqlite]")
     parser.add_argument("--seed", type=int, help="of which fault comes when [default: a new one]")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the logs go; by default nowhere, unless something was found")
     parser.add_argument("--plant", choices=PLANTED, default="", help="plant a fault in the clients, to see the oracle find it")

@@ -30,7 +30,6 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-import twisted_im
 from twisted_im.faults.devices import Orders, Tally
 from twisted_im.faults.leash import TWISTD
 from twisted_im.faults.network import Network
@@ -53,6 +52,9 @@ PROCESSES = 3
 
 #: Seconds for processes to start and log in; for anything to move after the last fault (the oracle's minute); for processes to end.
 START, SETTLE, END = 60.0, 60.0, 15.0
+
+#: Seconds that a killed server is away, at most: whoever supervises it starts it again at once.
+DOWN = 2.0
 
 #: The late devices show so many messages of each conversation, and read the rest from the log: both ways are taken.
 LATE_CATCH_UP = 100
@@ -285,7 +287,7 @@ class Run:
 
     async def _kill_server(self) -> None:
         assert self._server is not None
-        seconds = self._chance.uniform(0, 0.5) * self._every
+        seconds = self._chance.uniform(0, min(DOWN, self._every / 2))
         self._broke("server killed", f"back after {seconds:.1f} s")
         self._server.signal(SIGKILL)
         await self._server.end()
@@ -395,7 +397,7 @@ class Run:
 
     def _spawn(self, child: Child, words: list[str]) -> None:
         self._children.append(child)
-        root = str(Path(twisted_im.__file__).parents[1])
+        root = str(Path(__file__).parents[2])
         older = os.environ.get("PYTHONPATH")
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys([root, *([older] if older else [])]))}
         self._reactor.spawnProcess(child, words[0], words, env=environment, path=str(self._folder))
