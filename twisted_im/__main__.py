@@ -32,6 +32,8 @@ def main(words: list[str] | None = None) -> int:
             try:
                 module = import_module(f"twisted_im.commands.{name}")
             except ModuleNotFoundError as error:  # of an extra
+                if error.name is None or error.name.startswith("twisted_im"):
+                    raise
                 print(f"{name}: the package {error.name} is not installed: pip install {error.name}", file=sys.stderr)
                 return 1
             command.formatter_class = argparse.RawDescriptionHelpFormatter

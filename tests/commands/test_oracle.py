@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,13 @@ def test_rubbish_is_one_line(logs: dict[str, str], said: str, tmp_path: Path, ca
     assert told.out == ""
     assert said in told.err
     assert told.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["oracle", "faults"])
+def test_without_the_extra(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """If this fails, somebody who installed the server alone gets a traceback instead of the name of what is missing."""
+    for name in [name for name in sys.modules if name.startswith(("twisted_im.oracle", "twisted_im.faults", "twisted_im.commands"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "msgspec", None)
+    assert main([command, "--help"]) == 1
+    assert capsys.readouterr().err == f"{command}: the package msgspec is not installed: pip install msgspec\n"
