@@ -32,6 +32,8 @@ FLOORS = {
     "edge": 6,
     "client": 6,
     "config": 7,
+    "faults": 7,
+    "oracle": 7,
     "service": 7,
     "tap": 7,
     "commands": 7,
@@ -41,14 +43,14 @@ FLOORS = {
 }
 
 #: Rooms in which the same input gives the same output: no Twisted, no clock, no chance, no operating system.
-PURE = {"errors", "wire", "core"}
+PURE = {"errors", "wire", "core", "oracle"}
 IMPURE = {
     "twisted", "asyncio", "datetime", "multiprocessing", "os", "random", "secrets", "select", "selectors", "socket", "ssl", "subprocess",
     "threading", "time", "uuid",
 }  # fmt: skip
 
 #: Rooms that drive a reactor. All others see `twisted.internet` only as far as `HARMLESS`: callbacks, without anything that runs them.
-DRIVERS = {"cork", "pump", "routing", "storage", "edge", "client", "service", "tap", "commands", "sim"}
+DRIVERS = {"cork", "pump", "routing", "storage", "edge", "client", "service", "tap", "commands", "faults", "sim"}
 HARMLESS = ("twisted.internet.defer",)
 
 #: (from, to): no chain of imports leads there. The client is for people who do not run a server.

@@ -14,6 +14,8 @@ COMMANDS = {
     "check": "look whether a file of messages is whole",
     "configuration": "write the page of all settings, and an example file",
     "demo": "watch a node and four devices for a few seconds, faults included",
+    "faults": "run a server and its clients under faults, and have the oracle judge",
+    "oracle": "judge the logs of a run: was anything lost, shown twice, or out of order?",
     "password": "set a user's password in a password file",
     "protocol": "write the protocol's specification and its test vectors",
     "restore": "put a backup in the place of a file of messages",
@@ -32,7 +34,13 @@ def main(words: list[str] | None = None) -> int:
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if name in words[:1]:
-            module = import_module(f"twisted_im.commands.{name}")
+            try:
+                module = import_module(f"twisted_im.commands.{name}")
+            except ModuleNotFoundError as error:  # of an extra
+                if error.name is None or error.name.startswith("twisted_im"):
+                    raise
+                print(f"{name}: the package {error.name} is not installed: pip install {error.name}", file=sys.stderr)
+                return 1
             command.formatter_class = argparse.RawDescriptionHelpFormatter
             command.epilog = getattr(module, "EXAMPLES", None)
             module.add_arguments(command)
