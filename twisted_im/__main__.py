@@ -11,8 +11,10 @@ COMMANDS = {
     "certificate": "make certificates for TLS, or show what is in one",
     "chat": "talk to somebody, line by line",
     "demo": "watch a node and four devices for a few seconds, faults included",
+    "device": "list or remove a user's devices, in the store",
     "password": "set a user's password in a password file",
     "protocol": "write the protocol's specification and its test vectors",
+    "user": "make, list, disable or enable users, or set their passwords, in the store",
 }
 
 

@@ -18,7 +18,6 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.error import CannotListenError
-from twisted.internet.threads import deferToThread
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
@@ -33,6 +32,7 @@ from twisted_im.pem import CertificateError
 from twisted_im.routing.single import SingleRouter
 from twisted_im.server.authenticators import Anybody, PasswordFile, read_passwords
 from twisted_im.server.interfaces import StoreError
+from twisted_im.server.passwords import PasswordChecks
 from twisted_im.service import ImServer
 from twisted_im.storage.memory import MemoryStore
 from twisted_im.storage.sqlite import SqliteStore
@@ -353,7 +353,7 @@ def makeService(options: Options) -> ImService:
     limits = Limits(heartbeat=options["heartbeat"], window=options["window"], max_body=options["max-body"])
     method, _, path = options["auth"].partition(":")
     if method == "file":
-        authenticator: Any = PasswordFile(path, deferToThread)
+        authenticator: Any = PasswordFile(path, PasswordChecks(_reactor()))
         if not Path(path).exists():
             log.warn("{path} does not exist yet, so nobody can log in: python -m twisted_im password {path} NAME", path=path)
     else:
