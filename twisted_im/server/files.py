@@ -28,14 +28,15 @@ class WatchedFile(Generic[T]):
         self._read = read
         self._absent = self._held = absent
         self._what = what
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, ...] | None = None
 
     def held(self) -> T:
         """What it holds now; or held last, if it cannot be read."""
         try:
             stat = self._path.stat()
-            if self._stamp != (stat.st_mtime_ns, stat.st_size):
-                self._stamp = stat.st_mtime_ns, stat.st_size  # first, so that a bad file is told once
+            stamp = stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino  # a copy may bring its old time along, a chmod leaves it
+            if self._stamp != stamp:
+                self._stamp = stamp  # first, so that a bad file is told once
                 self._held = self._read(self._path)
         except FileNotFoundError:
             self._stamp, self._held = None, self._absent
