@@ -813,7 +813,7 @@ class TestLogin(Party):
         self.assertEqual(state.load().resume, b"", "what is worthless is not shown again")  # type: ignore[union-attr]
 
     async def test_a_secret_that_cannot_be_had(self) -> None:
-        """If this fails, an issuer of tokens that is down for a moment ends a client for good; or a person who gives up is asked for ever."""
+        """If this fails, an issuer that is down for a moment ends a client for good; or a person who gives up is asked for ever."""
         await self.begin()
         problems: list[Any] = [RuntimeError("the issuer is down"), Deferred(), "wonderland"]
 

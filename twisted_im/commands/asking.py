@@ -24,16 +24,6 @@ def hidden(prompt: str) -> str:
         signal.signal(signal.SIGINT, before)
 
 
-def first_line(path: str | Path) -> str:
-    """The first line of a file.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not UTF-8.
-    """
-    return (Path(path).read_text(encoding="utf-8").splitlines() or [""])[0]
-
-
 def new_password(who: str, *, file: str | None = None, stdin: bool = False) -> str:
     """A password to be set: a file's first line, standard input's first line, or what a person types twice.
 
@@ -46,13 +36,13 @@ def new_password(who: str, *, file: str | None = None, stdin: bool = False) -> s
         EOFError: none was typed.
     """
     asks = not stdin and file is None
-    if file is not None:
-        password = first_line(file)
-    else:
-        password = hidden(f"Password for {who}: ") if asks else sys.stdin.readline().rstrip("\r\n")
     try:
+        if file is not None:
+            password = (Path(file).read_text(encoding="utf-8").splitlines() or [""])[0]
+        else:
+            password = hidden(f"Password for {who}: ") if asks else sys.stdin.readline().rstrip("\r\n")
         size = len(password.encode("utf-8"))
-    except UnicodeEncodeError:
+    except UnicodeError:
         raise ValueError("a password is UTF-8; nothing was changed") from None
     if not 1 <= size <= MAX_SECRET:
         raise ValueError(f"a password has 1 to {MAX_SECRET} bytes; nothing was changed")

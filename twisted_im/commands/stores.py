@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +11,19 @@ from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
 
 from twisted_im.errors import ImError
+from twisted_im.server.interfaces import StoreError
 from twisted_im.server.names import checked_name, user_key
+from twisted_im.storage.sqlite import SqliteStore
 from twisted_im.wire.schema import MAX_TENANT, MAX_UID
 
 
 def _sqlite(path: str, create: bool) -> Any:
     if not create and not Path(path).exists():
         raise ValueError(f"{path} does not exist; is that the file that the server has?")
-    try:
-        module = import_module("twisted_im.storage.sqlite")
-    except ModuleNotFoundError:
-        raise ValueError("this version keeps nothing in SQLite") from None
-    return module.SqliteStore(path)
+    return SqliteStore(path)
 
 
-#: kind of store → (where, whether to make one that is not there) → the store. One in memory cannot be opened from outside.
+#: kind of store → (where, whether to make one that is not there) → the store, not open yet. One in memory cannot be opened from outside.
 STORES: dict[str, Callable[[str, bool], Any]] = {"sqlite": _sqlite}
 
 
@@ -36,11 +32,14 @@ def opened(store: str, *, create: bool = False) -> Any:
 
     Raises:
         ValueError: there is no such kind of store, or no such store; the message says what to do.
+        StoreError: it cannot be used.
     """
     kind, _, where = store.partition(":")
     if kind not in STORES or not where:
         raise ValueError(f"--store is {' or '.join(f'{name}:PATH' for name in STORES)}, as the server has it; not {store!r}")
-    return STORES[kind](where, create)
+    found = STORES[kind](where, create)
+    found.open()
+    return found
 
 
 def run_on(command: str, store: str, act: Callable[[Any], Awaitable[None]], *, create: bool = False) -> int:
@@ -68,7 +67,7 @@ def run_on(command: str, store: str, act: Callable[[Any], Awaitable[None]], *, c
             print(f"{command}: none was typed; nothing was changed", file=sys.stderr)
         except OSError as error:
             print(f"{command}: {error.filename or store}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
-        except (ImError, ValueError, sqlite3.Error) as error:
+        except (ImError, StoreError, ValueError) as error:
             print(f"{command}: {error.reason if isinstance(error, ImError) else error}", file=sys.stderr)
 
     try:
