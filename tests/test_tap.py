@@ -34,9 +34,9 @@ from twisted_im.pump import FRAMES_AT_ONCE, NEWCOMER_FRAMES_AT_ONCE
 from twisted_im.server.authenticators import write_password
 from twisted_im.service import RESERVED
 from twisted_im.tap import DEFAULT_LISTEN, STORES, STRATEGIES, Options, StartError, local_unless_said
-from twisted_im.wire.codec import request
+from twisted_im.wire.codec import CODECS, request
 from twisted_im.wire.framing import Frame, FrameReader
-from twisted_im.wire.schema import Command, LoginMethod
+from twisted_im.wire.schema import Command, Kind, LoginMethod
 
 ROOT = Path(__file__).parent.parent
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
@@ -128,6 +128,38 @@ def test_foreground(words: list[str], tmp_path: Path) -> None:
         assert process.returncode == 0
         assert '"event":"stopped"' in rest.replace(": ", ":")
         assert "Traceback" not in rest
+
+
+def test_users_in_the_store(tmp_path: Path) -> None:
+    """Users that were made by the command cannot log in, or one who was disabled while the server runs still can."""
+    store = f"--store=sqlite:{tmp_path / 'im.db'}"
+    user = [sys.executable, "-m", "twisted_im", "user"]
+    subprocess.run([*user, "add", "alice", store], input=b"secret\n", env=ENVIRONMENT, check=True, timeout=DEADLINE)
+    with started([*TWISTD, "-n", "--pidfile=", "im", "--auth=store", store, "--listen=tcp:0"], tmp_path) as process:
+        assert process.stdout is not None
+        address = address_in(process.stdout)
+
+        def login(uid: str, secret: bytes, method: LoginMethod = LoginMethod.PASSWORD) -> bytes | None:
+            """The resume token; None if it is refused."""
+            with Talk(address) as talk:
+                status = talk.login(uid, secret, method)
+                assert status in (Status.OK, Status.NOT_AUTHENTICATED)
+                return None if status else CODECS[Kind.RESPONSE, Command.LOGIN].read(talk.answer[3]).resume
+
+        assert login("alice", b"wrong") is login("bob", b"secret") is None
+        token = login("alice", b"secret")
+        assert token
+        subprocess.run([*user, "passwd", "alice", store], input=b"other\n", env=ENVIRONMENT, check=True, timeout=DEADLINE)
+        assert login("alice", token, LoginMethod.RESUME) is login("alice", b"secret") is None
+        token = login("alice", b"other")
+        assert token
+        token = login("alice", token, LoginMethod.RESUME)
+        assert token
+        subprocess.run([*user, "disable", "alice", store], env=ENVIRONMENT, check=True, timeout=DEADLINE)
+        assert login("alice", token, LoginMethod.RESUME) is login("alice", b"other") is None
+        process.send_signal(signal.SIGTERM)
+        rest, _ = process.communicate(timeout=DEADLINE)
+        assert (process.returncode, "Traceback" in rest) == (0, False), rest
 
 
 def test_an_early_end(tmp_path: Path) -> None:
@@ -262,9 +294,9 @@ def test_background(tmp_path: Path) -> None:
         ("--listen=tls:im.pem:port=0:interface=", "an empty interface is every one"),
         ("--listen=ssl:0:sslmethod=SSLv23_METHOD", "ssl: does not take 'sslmethod'"),
         ("--listen=haproxy:tls:/nowhere.pem:port=0", "/nowhere.pem: No such file or directory"),
-        ("--auth=everybody", "--auth is file:PATH or anonymous"),
+        ("--auth=everybody", "--auth is file:PATH, store or anonymous"),
         ("--auth=file:.", "--auth: .: Is a directory"),
-        ("--auth=file:", "--auth is file:PATH or anonymous"),
+        ("--auth=file:", "--auth is file:PATH, store or anonymous"),
         ("--name=", "--name takes 1 to 64 bytes"),
         ("--name=" + "ü" * 33, "--name takes 1 to 64 bytes"),
         ("--name=\udcff" + "x" * 64, "--name takes 1 to 64 bytes"),

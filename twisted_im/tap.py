@@ -30,7 +30,7 @@ from twisted_im.edge.tls import endpoint_from
 from twisted_im.jsonlog import JsonLog
 from twisted_im.pem import CertificateError
 from twisted_im.routing.single import SingleRouter
-from twisted_im.server.authenticators import Anybody, PasswordFile, read_passwords
+from twisted_im.server.authenticators import Anybody, PasswordFile, StoreAccounts, read_passwords
 from twisted_im.server.interfaces import StoreError
 from twisted_im.server.passwords import PasswordChecks
 from twisted_im.service import ImServer
@@ -119,7 +119,7 @@ class Options(usage.Options):
     optParameters = [
         ["strategy", "s", "single", f"How messages find their receivers: {', '.join(STRATEGIES)}.", _choice("--strategy", STRATEGIES)],
         ["store", None, f"sqlite:{DEFAULT_FILE}", "Where messages are kept: sqlite:PATH, or memory (gone at the end).", _store],
-        ["auth", "a", DEFAULT_AUTH, "Who may log in: file:PATH for a password file, or anonymous for anybody."],
+        ["auth", "a", DEFAULT_AUTH, "Who may log in: file:PATH for a password file, store for users in the store, or anonymous."],
         ["name", None, "node", "This node's name: in its greeting and its logs."],
         ["heartbeat", None, Limits.heartbeat, "Seconds without a frame after which a client pings.", _whole("--heartbeat", 5, 1800)],
         ["window", None, Limits.window, "Notifies that a client may leave unacknowledged.", _whole("--window", 2, 65535)],
@@ -171,8 +171,8 @@ class Options(usage.Options):
                 raise usage.UsageError(f"--auth: {explained(error)}") from None
             except ValueError as error:
                 raise usage.UsageError(f"--auth: {path}: {error}") from None
-        elif self["auth"] != "anonymous":
-            raise usage.UsageError(f"--auth is file:PATH or anonymous, not {self['auth']!r}")
+        elif self["auth"] not in ("anonymous", "store"):
+            raise usage.UsageError(f"--auth is file:PATH, store or anonymous, not {self['auth']!r}")
         if not 1 <= len(os.fsencode(self["name"])) <= 64:
             raise usage.UsageError("--name takes 1 to 64 bytes")
 
@@ -351,18 +351,21 @@ def makeService(options: Options) -> ImService:
     if not _reactor().getDelayedCalls():
         _reactor().seconds = time.monotonic  # Twisted's timers follow the system's clock, and would stop while that is set back
     limits = Limits(heartbeat=options["heartbeat"], window=options["window"], max_body=options["max-body"])
+    kind, _, path = options["store"].partition(":")
+    store = STORES[kind](path)
     method, _, path = options["auth"].partition(":")
-    if method == "file":
-        authenticator: Any = PasswordFile(path, PasswordChecks(_reactor()))
+    if method == "store":
+        authenticator: Any = StoreAccounts(store, PasswordChecks(_reactor()))
+    elif method == "file":
+        authenticator = PasswordFile(path, PasswordChecks(_reactor()))
         if not Path(path).exists():
             log.warn("{path} does not exist yet, so nobody can log in: python -m twisted_im password {path} NAME", path=path)
     else:
         authenticator = Anybody()
         log.warn("anybody may log in under any name (--auth=anonymous)")
-    kind, _, path = options["store"].partition(":")
     service = ImService(options.parent if isinstance(options.parent, dict) else None)
     server = ImServer(
-        store=STORES[kind](path),
+        store=store,
         router=STRATEGIES[options["strategy"]](),
         authenticator=authenticator,
         listen=options["listen"],
