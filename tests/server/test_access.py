@@ -21,7 +21,7 @@ from tests.running import Hand, Raw, Served, refusal, until
 from tests.server.test_passwords import FAST
 from twisted_im.core.connection import Limits
 from twisted_im.errors import Disconnect, ImError, Status
-from twisted_im.server.authenticators import PasswordFile, StoreAccounts, write_password
+from twisted_im.server.authenticators import PasswordFile, StoreAccounts, read_passwords, write_password
 from twisted_im.server.guesses import PER_ACCOUNT, PER_ADDRESS
 from twisted_im.server.interfaces import Credentials, IPasswords
 from twisted_im.server.passwords import PasswordChecks
@@ -188,7 +188,10 @@ class TestResume(Entering):
         await self.begin(resume_life=0)
         assert await self.token() == b""
         assert self.store.tokens == [b""]
-        for token in (b"", bytes(32)):
+        self.server.node.resume_life, self.store.ago = 60, -1
+        before = await self.token()
+        self.server.node.resume_life = 0
+        for token in (b"", bytes(32), before):
             assert await self.resumed(token) is Status.NOT_AUTHENTICATED
 
     async def test_anonymous_and_by_chance(self) -> None:
@@ -210,8 +213,11 @@ class TestResume(Entering):
         write_password(path, "", "alice", "new")
         assert await self.resumed(alice) is Status.NOT_AUTHENTICATED
         assert len((await self.resumed(bob, "bob")).resume) == 32
+        bob = await self.token("bob", b"alice's computer")
+        hashed = read_passwords(path)["bob"].encode()
         path.write_text("")
-        assert await self.resumed(bob, "bob") is Status.NOT_AUTHENTICATED
+        for token in (bob, bob + hashed):
+            assert await self.resumed(token, "bob", device=b"alice's computer") is Status.NOT_AUTHENTICATED, token
 
     async def test_a_login_while_the_password_changes(self) -> None:
         """If this fails, a thief who logs in at the very moment of the change gets a token that is good for ever."""

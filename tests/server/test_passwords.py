@@ -63,6 +63,17 @@ class TestPasswordChecks(TestCase):
         ):
             self.assertIs((yield checks.check(known, secret)), welcome, (known, secret))
 
+    async def test_no_hash_is_nobody(self) -> None:
+        """If this fails, a user without a password can be logged in as, whatever the hasher makes of it."""
+
+        class Yes(PasswordHasher):
+            def verify(self, hash: str | bytes, password: str | bytes) -> Any:
+                return True
+
+        checks = PasswordChecks(reactor, hasher=Yes(time_cost=1, memory_cost=8, parallelism=1))
+        self.addCleanup(checks.close)
+        self.assertEqual([await checks.check(hashed, b"x") for hashed in ("a hash", "", None)], [True, False, False])
+
     async def test_a_crowd_is_bounded(self) -> None:
         """If this fails, a crowd of logins fills the memory of a server or takes all of its threads; or those who wait are forgotten."""
         held = Held()

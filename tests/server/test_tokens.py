@@ -108,6 +108,7 @@ def test_a_secret(tmp_path: Path) -> None:
     assert authenticator.authenticate(who(token(device=DEVICE.hex().upper())))
     assert authenticator.authenticate(who(token(nbf=NOW, iat=NOW - 1)))
     assert authenticator.authenticate(who(token(headers={"kid": "whatever"}))), "a key without an id may be any token's"
+    assert not authenticator.authenticate(who(token(), tenant="acme")), "without a tenant it is for the default one"
     assert not authenticator.knows("", "alice")
     with pytest.raises(ImError) as caught:
         authenticator.authenticate(who(b"password", method=LoginMethod.PASSWORD))
