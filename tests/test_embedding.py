@@ -11,9 +11,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.application.service import IServiceCollection
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred, inlineCallbacks
@@ -22,8 +26,9 @@ from twisted.internet.protocol import ProcessProtocol, Protocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from twisted_im import ImServer, MemoryStore, SingleRouter
+from twisted_im import Client, ImServer, LoginMethod, MemoryStore, SingleRouter
 from twisted_im.server.authenticators import Anybody
+from twisted_im.server.passwords import HASHER
 from twisted_im.wire.codec import frame, request
 from twisted_im.wire.framing import FrameReader
 from twisted_im.wire.schema import Command, Kind
@@ -33,7 +38,7 @@ PAGE = ROOT / "docs" / "embedding.md"
 
 
 def blocks() -> list[str]:
-    """The code blocks of the page: a server, a client, a command, a test."""
+    """The code blocks of the page: a server, one with tokens, a client, a command, a test."""
     return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
@@ -109,7 +114,7 @@ class EmbeddingPage(TestCase):
         self.addCleanup(shutil.rmtree, folder)
         self.addCleanup(os.chdir, before)
         os.chdir(folder)  # the page keeps its messages where it is run
-        server_page, client_page, *_ = examples()
+        server_page, _, client_page, *_ = examples()
         server: ImServer = server_page["server"]
         self.assertEqual(list(IServiceCollection(server_page["application"])), [server])
         server.startService()
@@ -121,10 +126,35 @@ class EmbeddingPage(TestCase):
         finally:
             yield server.stopService()
 
+    async def test_tokens_and_passwords(self) -> None:
+        """A team with an issuer of its own copies the page, and its users cannot log in."""
+        _, tokens_page, *_ = examples()
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        key = ec.generate_private_key(ec.SECP256R1())
+        public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        (folder / "keys.pem").write_bytes(public)
+        server: ImServer = tokens_page["server_with_both"](reactor, str(folder / "keys.pem"), str(folder / "im.db"))
+        server.startService()
+        try:
+            await server.started
+            await server.node.store.set_account(b"\0bob", HASHER.hash("builder"), None)
+            claims = {"sub": "alice", "aud": "im.example.org", "iss": "https://login.example.org", "exp": time.time() + 60}
+            for uid, secret, method in (
+                ("alice", jwt.encode(claims, key, "ES256"), LoginMethod.TOKEN),
+                ("bob", "builder", LoginMethod.PASSWORD),
+            ):
+                client = Client(server.addresses[0], uid=uid, secret=secret, method=method)
+                client.startService()
+                await client.when_online()
+                await client.stopService()
+        finally:
+            await server.stopService()
+
     @inlineCallbacks
     def test_own_command(self) -> Any:
         """A command that an application has added is answered like one of the server's."""
-        _, _, command_page, _ = examples()
+        _, _, _, command_page, _ = examples()
         self.assertLess(max(Command), 0x8000, "the page says that these are free")
         server = ImServer(
             store=MemoryStore(),
@@ -157,7 +187,7 @@ class EmbeddingPage(TestCase):
         process = reactor.spawnProcess(running, sys.executable, words, env=environment(), path=str(folder))  # type: ignore[attr-defined]
         try:
             address = await running.address
-            self.assertEqual(await ensureDeferred(examples()[1]["talk"](address)), "Can we fix it?")
+            self.assertEqual(await ensureDeferred(examples()[2]["talk"](address)), "Can we fix it?")
         finally:
             if process.pid is not None:
                 process.signalProcess("TERM")

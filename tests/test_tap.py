@@ -51,6 +51,38 @@ def test_foreground(words: list[str], tmp_path: Path) -> None:
         assert "Traceback" not in rest
 
 
+def test_users_in_the_store(tmp_path: Path) -> None:
+    """Users that were made by the command cannot log in, or one who was disabled while the server runs still can."""
+    store = f"--store=sqlite:{tmp_path / 'im.db'}"
+    user = [sys.executable, "-m", "twisted_im", "user"]
+    subprocess.run([*user, "add", "alice", store], input=b"secret\n", env=ENVIRONMENT, check=True, timeout=DEADLINE)
+    with started([*TWISTD, "-n", "--pidfile=", "im", "--auth=store", store, "--listen=tcp:0"], tmp_path) as process:
+        assert process.stdout is not None
+        address = address_in(process.stdout)
+
+        def login(uid: str, secret: bytes, method: LoginMethod = LoginMethod.PASSWORD) -> bytes | None:
+            """The resume token; None if it is refused."""
+            with Talk(address) as talk:
+                status = talk.login(uid, secret, method)
+                assert status in (Status.OK, Status.NOT_AUTHENTICATED)
+                return None if status else CODECS[Kind.RESPONSE, Command.LOGIN].read(talk.answer[3]).resume
+
+        assert login("alice", b"wrong") is login("bob", b"secret") is None
+        token = login("alice", b"secret")
+        assert token
+        subprocess.run([*user, "passwd", "alice", store], input=b"other\n", env=ENVIRONMENT, check=True, timeout=DEADLINE)
+        assert login("alice", token, LoginMethod.RESUME) is login("alice", b"secret") is None
+        token = login("alice", b"other")
+        assert token
+        token = login("alice", token, LoginMethod.RESUME)
+        assert token
+        subprocess.run([*user, "disable", "alice", store], env=ENVIRONMENT, check=True, timeout=DEADLINE)
+        assert login("alice", token, LoginMethod.RESUME) is login("alice", b"other") is None
+        process.send_signal(signal.SIGTERM)
+        rest, _ = process.communicate(timeout=DEADLINE)
+        assert (process.returncode, "Traceback" in rest) == (0, False), rest
+
+
 def test_an_early_end(tmp_path: Path) -> None:
     """A server that is told to stop while it starts goes on, or ends with a traceback."""
     with started([*TWISTD, "-n", "--pidfile=", "im", "--auth=anonymous", "--listen=tcp:0"], tmp_path) as process:
@@ -175,9 +207,9 @@ def test_background(tmp_path: Path) -> None:
         ("--listen=tls:im.pem:port=0:interface=", "an empty interface is every one"),
         ("--listen=ssl:0:sslmethod=SSLv23_METHOD", "ssl: does not take 'sslmethod'"),
         ("--listen=haproxy:tls:/nowhere.pem:port=0", "/nowhere.pem: No such file or directory"),
-        ("--auth=everybody", "--auth is file:PATH or anonymous"),
+        ("--auth=everybody", "--auth is file:PATH, store, anonymous or none"),
         ("--auth=file:.", "--auth: .: Is a directory"),
-        ("--auth=file:", "--auth is file:PATH or anonymous"),
+        ("--auth=file:", "--auth is file:PATH, store, anonymous or none"),
         ("--name=", "--name takes 1 to 64 bytes"),
         ("--name=" + "ü" * 33, "--name takes 1 to 64 bytes"),
         ("--name=\udcff" + "x" * 64, "--name takes 1 to 64 bytes"),

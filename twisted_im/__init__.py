@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     from twisted_im.errors import Status as Status
     from twisted_im.routing.single import SingleRouter as SingleRouter
     from twisted_im.server.authenticators import Anybody as Anybody
+    from twisted_im.server.authenticators import Methods as Methods
     from twisted_im.server.authenticators import PasswordFile as PasswordFile
+    from twisted_im.server.authenticators import StoreAccounts as StoreAccounts
+    from twisted_im.server.guesses import Guesses as Guesses
     from twisted_im.server.interfaces import Credentials as Credentials
     from twisted_im.server.interfaces import IAuthenticator as IAuthenticator
+    from twisted_im.server.interfaces import IPasswords as IPasswords
     from twisted_im.server.interfaces import IRouter as IRouter
     from twisted_im.server.interfaces import IStore as IStore
     from twisted_im.server.interfaces import StoreError as StoreError
+    from twisted_im.server.passwords import PasswordChecks as PasswordChecks
+    from twisted_im.server.tokens import SignedTokens as SignedTokens
     from twisted_im.service import ImServer as ImServer
     from twisted_im.storage.memory import MemoryStore as MemoryStore
     from twisted_im.storage.sqlite import SqliteStore as SqliteStore
@@ -41,7 +47,9 @@ _HOMES = {
     "Counters": "counters",
     "Credentials": "server.interfaces",
     "Disconnect": "errors",
+    "Guesses": "server.guesses",
     "IAuthenticator": "server.interfaces",
+    "IPasswords": "server.interfaces",
     "IRouter": "server.interfaces",
     "IStore": "server.interfaces",
     "ImError": "errors",
@@ -50,11 +58,15 @@ _HOMES = {
     "LocalProtocolError": "errors",
     "LoginMethod": "wire.schema",
     "MemoryStore": "storage.memory",
+    "Methods": "server.authenticators",
+    "PasswordChecks": "server.passwords",
     "PasswordFile": "server.authenticators",
     "RemoteProtocolError": "errors",
+    "SignedTokens": "server.tokens",
     "SingleRouter": "routing.single",
     "SqliteStore": "storage.sqlite",
     "Status": "errors",
+    "StoreAccounts": "server.authenticators",
     "StoreError": "server.interfaces",
 }
 

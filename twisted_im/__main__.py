@@ -14,12 +14,14 @@ COMMANDS = {
     "check": "look whether a file of messages is whole",
     "configuration": "write the page of all settings, and an example file",
     "demo": "watch a node and four devices for a few seconds, faults included",
+    "device": "list or remove a user's devices, in the store",
     "faults": "run a server and its clients under faults, and have the oracle judge",
     "oracle": "judge the logs of a run: was anything lost, shown twice, or out of order?",
     "password": "set a user's password in a password file",
     "protocol": "write the protocol's specification and its test vectors",
     "restore": "put a backup in the place of a file of messages",
     "upgrade": "bring a file of messages up to this version",
+    "user": "make, list, disable or enable users, or set their passwords, in the store",
 }
 
 

@@ -23,6 +23,7 @@ import re
 import reprlib
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -32,6 +33,7 @@ from twisted_im.core.connection import Limits
 from twisted_im.edge.endpoints import DEFAULT_LISTEN, explained, local_unless_said, private_keys, usable
 from twisted_im.routing.single import SingleRouter
 from twisted_im.server.authenticators import read_passwords
+from twisted_im.server.tokens import ALGORITHMS
 from twisted_im.service import capacity
 from twisted_im.storage.memory import MemoryStore
 from twisted_im.storage.sqlite import SqliteStore
@@ -197,6 +199,16 @@ class File(Kind):
             yield value
 
 
+class TokenKeys(File):
+    """The path of a file with keys of tokens: public ones, or a secret."""
+
+    def secrets(self, value: Any) -> Iterator[str]:
+        with suppress(OSError):
+            data = Path(value).read_bytes().strip()
+            if not data.startswith(b"{") and b"-----BEGIN" not in data:
+                yield value
+
+
 class Folder(Kind):
     """The path of a folder that is written to, and made if it is missing."""
 
@@ -243,11 +255,11 @@ class StoreName(Kind):
 class Auth(Kind):
     """Who may log in."""
 
-    allowed = "is file:PATH or anonymous"
+    allowed = "is file:PATH, store, anonymous or none"
 
     def read(self, value: Any) -> Any:
         method, _, path = value.partition(":") if isinstance(value, str) else ("", "", "")
-        if value != "anonymous" and not (method == "file" and _path(path)):
+        if value not in ("anonymous", "store", "none") and not (method == "file" and _path(path)):
             raise ValueError
         return value
 
@@ -401,7 +413,8 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         name="auth", short="a", kind=Auth(), default=DEFAULT_AUTH,
-        help="Who may log in: file:PATH for a password file, or anonymous for anybody.", example="file:users.passwords",
+        help="Who may log in: file:PATH for a password file, store for users in the store, anonymous for anybody, none.",
+        example="file:users.passwords",
     ),
     Setting(
         name="strategy", short="s", kind=Choice(STRATEGIES), default="single",
@@ -424,6 +437,27 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="retention", kind=Number(0, 36500), default=0,
         help="Days for which a sqlite store keeps messages, never less than a week; 0 for ever.", example=365,
+    ),
+    Setting(
+        name="resume-life", kind=Number(0, 3650), default=30,
+        help="Days that a device may be away and come back without its password; 0: never without.", example=7,
+    ),
+    Setting(
+        name="token-keys", kind=TokenKeys(), default=None,
+        help="A file with an issuer's keys (a secret, PEM or JWKS): tokens signed with them let users in, beside --auth.",
+        example="issuer.pem",
+    ),
+    Setting(
+        name="token-algorithms", kind=Several(Choice(ALGORITHMS), "ES256"), default=["ES256"],
+        help="Algorithms by which tokens may be signed.", example=["RS256", "ES256"],
+    ),
+    Setting(
+        name="token-audience", kind=Text(256), default="twisted_im",
+        help="What a token's aud must name: this server, as its issuer calls it.", example="chat.example.org",
+    ),
+    Setting(
+        name="token-issuer", kind=Text(256), default=None,
+        help="What a token's iss must be; any, if nothing is said.", example="https://login.example.org",
     ),
     Setting(
         name="connections", section="limits", kind=Connections(0, 1_000_000), default=0,

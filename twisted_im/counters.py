@@ -22,6 +22,8 @@ class Counters:
     sessions: int = 0
     logins: int = 0
     refused: int = 0  #: logins refused
+    resumed: int = 0  #: logins granted by a resume token
+    held_back: int = 0  #: logins that were not judged, after too many wrong secrets
     accepted: int = 0  #: messages stored
     duplicates: int = 0  #: messages that came again and got their first answer
     delivered: int = 0  #: message notifies pushed to devices

@@ -21,7 +21,8 @@ from twisted_im.core.connection import Limits
 from twisted_im.counters import Counters
 from twisted_im.edge.tcp import Ports
 from twisted_im.server.features import FEATURES
-from twisted_im.server.node import Node
+from twisted_im.server.guesses import Guesses
+from twisted_im.server.node import RESUME_LIFE, Node
 
 log = Logger()
 
@@ -56,6 +57,8 @@ class ImServer(Service):
         reactor: for tests and simulations; by default the global one.
         most: connections taken at once; by default what the process's limit on open files leaves.
         clock: seconds, monotonic.
+        guesses: how often wrong secrets may be tried; by default as `Guesses()` has it.
+        resume_life: seconds for which a resume token that is not used stays good; 0 for no such tokens.
         told_elsewhere: whoever runs this says itself why it did not start.
         broken: called with a failure when the store can no longer be trusted, or another process has become this node; by default the
             reactor is stopped.
@@ -79,6 +82,8 @@ class ImServer(Service):
         reactor: Any = None,
         most: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        guesses: Guesses | None = None,
+        resume_life: float = RESUME_LIFE,
         told_elsewhere: bool = False,
         broken: Callable[[Failure], object] | None = None,
         standby: bool = False,
@@ -95,6 +100,8 @@ class ImServer(Service):
             limits=limits,
             most=capacity() if most is None else most,
             clock=clock,
+            guesses=guesses,
+            resume_life=resume_life,
             broken=broken if broken is not None else lambda failure: stop(reactor),
             standby=standby,
         )

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.threads import deferToThread
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
@@ -42,9 +41,12 @@ from twisted_im.config import (
 from twisted_im.core.connection import Limits
 from twisted_im.edge.endpoints import DEFAULT_LISTEN, explained
 from twisted_im.jsonlog import JsonLog
-from twisted_im.server.authenticators import Anybody, PasswordFile
+from twisted_im.server.authenticators import Anybody, Methods, PasswordFile, StoreAccounts
 from twisted_im.server.interfaces import StoreError
+from twisted_im.server.passwords import PasswordChecks
+from twisted_im.server.tokens import SignedTokens
 from twisted_im.service import ImServer, stop
+from twisted_im.wire.schema import LoginMethod
 
 log = Logger()
 
@@ -318,24 +320,46 @@ def _quiet_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
+def _with_tokens(options: Options, other: Any) -> Any:
+    """An authenticator that takes an issuer's tokens, and leaves all else to another, if there is one."""
+    try:
+        tokens = SignedTokens(
+            options.folder / options["token-keys"],
+            algorithms=options["token-algorithms"],
+            audience=options["token-audience"],
+            issuer=options["token-issuer"] or "",
+        )
+    except ValueError as error:
+        raise StartError(f"--token-keys: {options['token-keys']}: {error}") from None
+    beside = {} if other is None else dict.fromkeys((LoginMethod.PASSWORD, LoginMethod.ANONYMOUS), other)
+    return Methods({LoginMethod.TOKEN: tokens, **beside})
+
+
 def makeService(options: Options) -> ImService:
     """The service that these options describe."""
     if not _reactor().getDelayedCalls():
         _reactor().seconds = time.monotonic  # Twisted's timers follow the system's clock, and would stop while that is set back
     for warning in options.warnings:
         log.warn("{warning}", warning=warning)
-    method, _, path = options["auth"].partition(":")
-    if method == "file":
-        authenticator: Any = PasswordFile(path, deferToThread)
-        if not (options.folder / path).exists():
-            log.warn("{path} does not exist yet, so nobody can log in: python -m twisted_im password {path} NAME", path=path)
-    else:
-        authenticator = Anybody()
-        log.warn("anybody may log in under any name (--auth=anonymous)")
     kind, _, path = options["store"].partition(":")
     engine = STORES[kind]
     file = path or Path(options["data"], engine.file)
     store = engine.make(file, retention=options["retention"] * 24 * 3600) if engine.file else engine.make()
+    method, _, path = options["auth"].partition(":")
+    authenticator: Any = None
+    if method == "store":
+        authenticator = StoreAccounts(store, PasswordChecks(_reactor()))
+    elif method == "file":
+        authenticator = PasswordFile(path, PasswordChecks(_reactor()))
+        if not (options.folder / path).exists():
+            log.warn("{path} does not exist yet, so nobody can log in: python -m twisted_im password {path} NAME", path=path)
+    elif method == "anonymous":
+        authenticator = Anybody()
+        log.warn("anybody may log in under any name (--auth=anonymous)")
+    if options["token-keys"]:
+        authenticator = _with_tokens(options, authenticator)
+    elif authenticator is None:
+        raise StartError("--auth=none lets nobody in; say --token-keys as well")
     service = ImService(options.parent if isinstance(options.parent, dict) else None, options.data)
     server = ImServer(
         store=store,
@@ -346,6 +370,7 @@ def makeService(options: Options) -> ImService:
         limits=Limits(**{field.name: options[key] for field in fields(Limits) if (key := field.name.replace("_", "-")) in options}),
         most=options["connections"] or None,
         standby=options["standby"],
+        resume_life=options["resume-life"] * 24 * 3600,
         told_elsewhere=True,
         broken=service.fail,
     )

@@ -22,7 +22,7 @@ from twisted_im.core.connection import Limits
 from twisted_im.errors import Disconnect, ImError, LocalProtocolError, Status
 from twisted_im.storage.memory import MemoryStore
 from twisted_im.wire.codec import CODECS, frame, notify
-from twisted_im.wire.schema import Command, Kind, ReceiptType, SignalType
+from twisted_im.wire.schema import Command, Kind, LoginMethod, ReceiptType, SignalType
 
 
 class TestDelivery(Party):
@@ -732,6 +732,147 @@ class TestLife(Party):
         self.assertEqual(self.lives(alice), ["connecting", "online"])
         await bob.stopService()
         self.flushLoggedErrors(ZeroDivisionError)
+
+
+class TestLogin(Party):
+    """What a device shows at the door."""
+
+    async def begin(self) -> None:
+        """A server that counts how it was asked."""
+        self.store, self.judged, self.asked = MemoryStore(), 0, 0
+        self.frames: list[tuple[int, bytes]] = []
+
+        def judge(credentials: Any) -> bool:
+            self.judged += 1
+            return bool(credentials.secret == b"wonderland")
+
+        await self.serve(store=self.store, authenticator=judge)
+
+    def secret(self) -> bytes | str | Deferred[bytes]:
+        self.asked += 1
+        return b"wonderland"
+
+    def note(self, direction: str, passed: Any) -> None:
+        """Keeps the logins that leave: method, secret."""
+        if direction == "out" and passed[0] & 0xFFFF == Command.LOGIN:
+            login = CODECS[Kind.REQUEST, Command.LOGIN].read(passed[3])
+            self.frames.append((login.method, login.secret))
+
+    async def test_the_password_is_needed_once(self) -> None:
+        """If this fails, a person types a password after every tunnel; or it lies in a file; or others can read what lets the device in."""
+        await self.begin()
+        path = Path(self.mktemp())
+        path.write_text("x")  # from something else, and open to all
+        path.chmod(0o644)
+        path.rename(path.with_name(path.name + ".next"))
+        (alice,) = await self.online("alice", secret=self.secret, state=path, on_frame=self.note)
+        for times in range(1, 4):
+            alice.abort()
+            await self.until(lambda times=times: self.lives(alice).count("online") == times + 1)
+        await alice.stopService()
+        self.assertEqual((self.asked, self.judged, self.server.counters.resumed), (1, 1, 3))
+        self.assertEqual([method for method, _ in self.frames], [LoginMethod.PASSWORD] + [LoginMethod.RESUME] * 3)
+        self.assertEqual(len({secret for _, secret in self.frames}), 4, "each token once")
+        self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+        self.assertNotIn("wonderland", path.read_text())
+        self.assertIn(FileState(path).load().resume.hex(), path.read_text())  # type: ignore[union-attr]
+
+        (again,) = await self.online("alice", state=path)
+        await again.stopService()
+        self.assertEqual(self.judged, 1, "a new run needs none either")
+
+    async def test_a_token_that_the_server_does_not_take(self) -> None:
+        """If this fails, a device whose token was revoked stays outside, although its password is right."""
+        await self.begin()
+        asked: list[Deferred[str]] = []
+
+        def ask() -> Deferred[str]:
+            asked.append(Deferred())
+            return asked[-1]
+
+        state = MemoryState()
+        alice = self.client("alice", secret=ask, state=state, on_frame=self.note)
+        await self.until(lambda: asked)
+        asked[0].callback("wonderland")
+        await alice.when_online()
+        await self.store.revoke_tokens(b"\0alice")
+        alice.abort()
+        await self.until(lambda: len(asked) == 2)
+        connections = self.server.counters.connections
+        asked[1].callback("wonderland")
+        await alice.when_online()
+        self.assertEqual([method for method, _ in self.frames], [LoginMethod.PASSWORD, LoginMethod.RESUME, LoginMethod.PASSWORD])
+        self.assertEqual((connections, self.lives(alice).count("waiting")), (1, 1), "on the same connection")
+        await self.store.revoke_tokens(b"\0alice")
+        alice.abort()
+        await self.until(lambda: len(asked) == 3)
+        asked[2].callback("wrong by now")
+        await self.until(lambda: alice.standing.life is Life.ENDED)
+        self.assertEqual(alice.standing.error.code, Status.NOT_AUTHENTICATED)  # type: ignore[union-attr]
+        await alice.stopService()
+        self.assertEqual(state.load().resume, b"", "what is worthless is not shown again")  # type: ignore[union-attr]
+
+    async def test_a_secret_that_cannot_be_had(self) -> None:
+        """If this fails, an issuer that is down for a moment ends a client for good; or a person who gives up is asked for ever."""
+        await self.begin()
+        problems: list[Any] = [RuntimeError("the issuer is down"), Deferred(), "wonderland"]
+
+        async def ask() -> Any:
+            problem = problems.pop(0)
+            if isinstance(problem, Exception):
+                raise problem
+            return await problem if isinstance(problem, Deferred) else problem
+
+        never = problems[1]
+        alice = self.client("alice", secret=ask)
+        await self.until(lambda: len(problems) == 1)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        alice.abort()  # while the answer is awaited
+        await alice.when_online()
+        self.assertTrue(never.called, "nobody waits for it any more")
+        self.assertEqual(self.told[alice]["state"][1].reason, "there is no secret now")
+        for problem, code in ((ImError(Status.NOT_AUTHENTICATED, "no password was typed"), 4), ("x" * 769, Status.BAD_VALUE)):
+            problems.append(problem)
+            bob = self.client("bob", secret=ask)
+            await self.until(lambda bob=bob: bob.standing.life is Life.ENDED)
+            self.assertEqual(bob.standing.error.code, code)  # type: ignore[union-attr]
+            await bob.stopService()
+
+    async def test_a_stop_while_the_secret_is_awaited(self) -> None:
+        """If this fails, a program that is closed at its password prompt hangs, or logs in after its end."""
+        await self.begin()
+        asked: Deferred[bytes] = Deferred()
+
+        def ask() -> Deferred[bytes]:
+            self.asked += 1
+            return asked
+
+        alice = self.client("alice", secret=ask)
+        await self.until(lambda: self.asked)
+        await alice.stopService()
+        self.assertTrue(asked.called)
+        self.assertEqual(self.judged, 0)
+
+    async def test_a_logout_forgets_the_token(self) -> None:
+        """If this fails, whoever opens the program after a logout is in without a password."""
+        await self.begin()
+        path = Path(self.mktemp())
+        (alice,) = await self.online("alice", secret="wonderland", state=path)
+        await alice.logout()
+        await self.until(lambda: alice.standing.life is Life.ENDED)
+        await alice.stopService()
+        self.assertEqual(FileState(path).load().resume, b"")  # type: ignore[union-attr]
+
+    async def test_a_server_without_tokens(self) -> None:
+        """If this fails, a client cannot come back to a server whose operator wants passwords; or keeps a token that is worth nothing."""
+        await self.begin()
+        (alice,) = await self.online("alice", secret=self.secret, on_frame=self.note)
+        self.server.node.resume_life = 0
+        for times in range(2):
+            alice.abort()
+            await self.until(lambda times=times: self.lives(alice).count("online") == times + 2)
+        methods = [method for method, _ in self.frames]
+        self.assertEqual(methods, [LoginMethod.PASSWORD, LoginMethod.RESUME, LoginMethod.PASSWORD, LoginMethod.PASSWORD])
 
 
 class TestRest(Party):

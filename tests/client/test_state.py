@@ -21,12 +21,32 @@ from twisted_im.client.state import FileState, Kept
         epoch=st.binary(min_size=16, max_size=16),
         position=st.integers(0, 2**64 - 1),
         cursors=st.dictionaries(st.integers(1, 2**64 - 1), st.integers(0, 2**64 - 1), max_size=5),
+        resume=st.binary(max_size=40),
     )
 )
 def test_what_is_saved_is_loaded(tmp_path: Path, kept: Kept) -> None:
     """If this fails, a restarted device forgets who it is, or how far it has shown."""
     FileState(tmp_path / "state.json").save(kept)
     assert FileState(tmp_path / "state.json").load() == kept
+
+
+def test_a_file_from_before_there_were_tokens(tmp_path: Path) -> None:
+    """If this fails, a new version of a program forgets what the device has shown."""
+    path = tmp_path / "state.json"
+    path.write_text('{"device": "%s", "account": "/alice", "epoch": "", "position": 7, "cursors": {"1": 2}}' % ("64" * 16))
+    assert FileState(path).load() == Kept(b"d" * 16, "/alice", position=7, cursors={1: 2})
+
+
+def test_others_cannot_read_it(tmp_path: Path) -> None:
+    """If this fails, another user of the machine logs in with what stands in the file; or a log has it."""
+    path = tmp_path / "state.json"
+    path.write_text("{}")
+    path.chmod(0o666)
+    (tmp_path / "state.json.next").write_text("left there by a crash")
+    FileState(path).save(Kept(b"d" * 16, "/alice", resume=b"secret"))
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert "secret" not in repr(FileState(path).load())
+    assert repr(b"secret".hex()) not in repr(FileState(path).load())
 
 
 def test_there_is_nothing_at_first(tmp_path: Path) -> None:

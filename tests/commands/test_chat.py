@@ -17,6 +17,8 @@ from twisted.python.failure import Failure
 from tests.client.party import Party
 from twisted_im.commands import chat
 from twisted_im.commands.demo import throwaway_certificate
+from twisted_im.storage.memory import MemoryStore
+from twisted_im.wire.schema import LoginMethod
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -83,9 +85,30 @@ class TestChat(Party):
         self.assertEqual(self.texts(bob), ["the backup is done"])
         self.assertTrue(list(Path(self.state).rglob("robot@*.json")), "it is the same device next time")
         password.write_text("wrong\n")
-        status, out, err = await self.chat(*words, typed="again\n")
+        status, out, err = await self.chat(*words, "--new-device", typed="again\n")
         self.assertEqual((status, err), (1, ""))
         self.assertTrue(out.endswith(": check the name and the password\n"), out)
+
+    async def test_a_password_is_needed_once(self) -> None:
+        """If this fails, a script needs its password in a file for ever, or a person types it each time."""
+        store = MemoryStore()
+        await self.serve(store=store, authenticator=lambda credentials: (credentials.method, credentials.secret) == (2, b"a.b.c"))
+        (bob,) = await self.online("bob", secret="a.b.c", method=LoginMethod.TOKEN)
+        address = self.server.addresses[0]
+        token = Path(self.mktemp())
+        token.write_text("a.b.c\n")
+        words = [f"robot@{address}", "--to", "bob"]
+        self.assertEqual((await self.chat(*words, "--token-file", str(token), typed="one\n"))[0], 0)
+        self.assertEqual((await self.chat(*words, typed="two\n"))[0], 0)
+        await self.until(lambda: len(self.shown[bob]) == 2)
+        self.assertEqual(self.texts(bob), ["one", "two"])
+        await store.revoke_tokens(b"\0robot")
+        status, out, err = await self.chat(*words, typed="three\n")
+        self.assertEqual((status, err), (1, ""))
+        self.assertIn("! the server wants the password again, and nobody is there to type it", out)
+        status, _, err = await self.chat(*words, typed="three\n")
+        self.assertEqual(status, 1)
+        self.assertIn("there is nobody to ask for a password", err)
 
     async def test_mistakes_are_one_line(self) -> None:
         """If this fails, a slip on the command line ends in a traceback, or in silence."""
@@ -94,6 +117,7 @@ class TestChat(Party):
             (["alice@127.0.0.1:7777"], "chat: there is nobody to ask for a password: give --password-file FILE, or --anonymous\n"),
             (["alice@127.0.0.1:7777", "--anonymous", "--ca", "/none"], "chat: /none: no such file or directory\n"),
             (["alice@127.0.0.1:7777", "--anonymous", "--ca", __file__], f"chat: {__file__}: there is no certificate in it (PEM)\n"),
+            (["alice@127.0.0.1:7777", "--token-file", "/none"], "chat: /none: no such file or directory\n"),
         ):
             status, out, err = await self.chat(*words)
             self.assertEqual((status, out, err), (1, "", said))

@@ -53,6 +53,7 @@ def test_the_example_runs(tmp_path: Path) -> None:
     """If this fails, whoever starts from the example file gets an error, or settings that the file does not say."""
     (tmp_path / "im.pem").write_text(Path(certificate()).read_text())
     (tmp_path / "im.pem").chmod(0o600)
+    (tmp_path / "issuer.pem").write_text("-----BEGIN PUBLIC KEY-----")
     shutil.copy(DOCS / "twisted_im.toml", tmp_path)
     words = [*TWISTD, "-n", "im", "--config=twisted_im.toml", "--check-config"]
     outcome = subprocess.run(words, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=DEADLINE, check=False)

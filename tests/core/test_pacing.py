@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_im.core.pacing import Deadlines, full_jitter
+from twisted_im.core.pacing import Buckets, Deadlines, full_jitter
 
 seconds = st.floats(0, 1e6)
 
@@ -40,3 +40,39 @@ def test_deadlines_are_neither_early_nor_late(grain: float, asked: list[float], 
         if upcoming is not None:
             first = min(asked[item] for item in left)
             assert first < upcoming <= first + grain * 1.001  # the product of a slot and its grain is rounded
+
+
+@given(
+    burst=st.integers(1, 5),
+    every=st.integers(1, 8),
+    steps=st.lists(st.tuples(st.integers(0, 20), st.sampled_from("ab"), st.booleans()), max_size=60),
+)
+def test_buckets_are_as_plain_ones(burst: int, every: int, steps: list[tuple[int, str, bool]]) -> None:
+    """If this fails, somebody is slowed down who did little, or somebody who tries without end is not."""
+    buckets: Buckets[str] = Buckets(burst=burst, every=every)
+    plain = dict.fromkeys("ab", float(burst))
+    now = 1000
+    for passed, key, returned in steps:
+        now += passed
+        plain = {name: min(tokens + passed / every, burst) for name, tokens in plain.items()}
+        wait = buckets.wait(key, now)
+        assert abs(wait - max((1 - plain[key]) * every, 0)) < 1e-6
+        if wait < 1e-6:
+            buckets.take(key, now)
+            plain[key] -= 1
+            if returned:
+                buckets.give_back(key)
+                plain[key] += 1
+
+
+def test_a_table_of_buckets_does_not_grow() -> None:
+    """If this fails, whoever comes from many addresses fills the memory of a server; or one that is used is forgotten for new ones."""
+    buckets: Buckets[int] = Buckets(burst=1, every=60.0, most=10)
+    for key in range(1000):
+        buckets.take(key, key / 1000)
+        buckets.take(-1, key / 1000)
+    assert len(buckets) == 10
+    assert buckets.wait(-1, 1.0) > 50_000
+    assert buckets.wait(0, 1.0) == 0
+    buckets.give_back(0)
+    assert len(buckets) == 10

@@ -1,19 +1,24 @@
-"""Who may log in: the password file, and its edges."""
+"""Who may log in: the users of a file, of the store, of several methods at once; and their edges."""
 
 from __future__ import annotations
 
 import os
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from tests.running import refusal
+from tests.server.test_passwords import FAST
 from twisted_im.errors import ImError, Status
-from twisted_im.server import authenticators
-from twisted_im.server.authenticators import HASHER, Anybody, PasswordFile, read_passwords, write_password
-from twisted_im.server.interfaces import Credentials, IAuthenticator
+from twisted_im.server.authenticators import Anybody, Methods, PasswordFile, StoreAccounts, read_passwords, write_password
+from twisted_im.server.interfaces import Credentials, IAuthenticator, IPasswords
+from twisted_im.server.passwords import HASHER, PasswordChecks
+from twisted_im.storage.memory import MemoryStore
 from twisted_im.wire.schema import LoginMethod
 
 
@@ -21,22 +26,42 @@ def who(uid: str, secret: bytes, *, tenant: str = "", method: int = LoginMethod.
     return Credentials(method, tenant, uid, secret, bytes(16), "127.0.0.1:1")
 
 
+class AtOnce(Executor):
+    """Runs everything where it is asked for.
+
+    Attributes:
+        hashes: what passwords were compared with.
+    """
+
+    def __init__(self) -> None:
+        self.hashes: list[str] = []
+
+    def submit(self, call: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.hashes.append(args[1])
+        call(*args, **kwargs)
+        return Future()
+
+
+class Here:
+    """A reactor whose thread this is."""
+
+    @staticmethod
+    def callFromThread(call: Any, *args: Any) -> None:
+        call(*args)
+
+
 class TestPasswordFile(TestCase):
     def setUp(self) -> None:
         self.path = Path(self.mktemp())
-        self.checks: list[Any] = []
         write_password(self.path, "", "alice", "correct horse")
         write_password(self.path, "acme", "alice", "battery staple")
-        self.authenticator = PasswordFile(self.path, self.at_once, at_once=1, waiting=1)
-
-    def at_once(self, check: Any, *args: Any) -> Deferred[Any]:
-        self.checks.append(args)
-        return maybeDeferred(check, *args)
+        self.at_once = AtOnce()
+        self.authenticator = PasswordFile(self.path, PasswordChecks(Here, executor=self.at_once))
 
     @inlineCallbacks
     def test_right_and_wrong(self) -> Any:
         """Somebody gets in with a wrong password, or cannot with the right one, or a tenant's password opens another's door."""
-        self.assertTrue(verifyObject(IAuthenticator, self.authenticator))
+        self.assertTrue(verifyObject(IPasswords, self.authenticator))
         for uid, secret, tenant, welcome in (
             ("alice", b"correct horse", "", True),
             ("alice", b"correct horse ", "", False),
@@ -54,7 +79,8 @@ class TestPasswordFile(TestCase):
         """By the time that an answer takes, anybody can find out who has an account."""
         yield self.authenticator.authenticate(who("nobody", b"x"))
         yield self.authenticator.authenticate(who("alice", b"x"))
-        (stranger, _, _), (known, _, _) = self.checks
+        stranger, known = self.at_once.hashes
+        self.assertNotEqual(stranger, known)
         self.assertEqual(stranger.split("$")[:4], known.split("$")[:4])  # the same work: argon2id with the same costs
 
     @inlineCallbacks
@@ -81,70 +107,20 @@ class TestPasswordFile(TestCase):
         copy.replace(self.path)
         self.assertTrue((yield self.authenticator.authenticate(who("alice", b"correct horse"))))
 
-    def test_a_file_that_may_be_read_again_is_read(self) -> None:
-        """If this fails, a file whose rights were wrong lets nobody in, although they were mended."""
-        self.assertTrue(self.authenticator.knows("", "alice"))
-        read = []
-
-        def reading(path: Path) -> dict[str, str]:
-            read.append(path)
-            return read_passwords(path)
-
-        self.patch(authenticators, "read_passwords", reading)
-        self.assertTrue(self.authenticator.knows("", "alice"))
-        self.assertEqual(read, [])
-        self.path.chmod(0o640)
-        for _ in range(2):
-            self.assertTrue(self.authenticator.knows("", "alice"))
-        self.assertEqual(read, [self.path])
+    def test_the_seal(self) -> None:
+        """A password is changed because somebody else knew it, and what they have got by it still lets them in."""
+        seals = [self.authenticator.seal("", "alice"), self.authenticator.seal("acme", "alice"), self.authenticator.seal("", "nobody")]
+        write_password(self.path, "", "alice", "correct horse")  # the same one again, and still a change
+        seals.append(self.authenticator.seal("", "alice"))
+        self.path.unlink()
+        self.assertEqual(len({*seals}), 4)
+        self.assertEqual(self.authenticator.seal("", "alice"), self.authenticator.seal("", "nobody"))
 
     def test_other_methods(self) -> None:
         """A client with a token is told nothing that helps it."""
         with self.assertRaises(ImError) as caught:
             self.authenticator.authenticate(who("alice", b"", method=LoginMethod.ANONYMOUS))
         self.assertIs(caught.exception.code, Status.UNSUPPORTED)
-
-    def test_a_crowd(self) -> None:
-        """A crowd of logins fills the server's memory, and everybody waits for minutes."""
-        running: list[Deferred[Any]] = []
-
-        def later(check: Any, *args: Any) -> Deferred[Any]:
-            running.append(Deferred())
-            return running[-1]
-
-        authenticator = PasswordFile(self.path, later, at_once=1, waiting=1)
-        first = authenticator.authenticate(who("alice", b"x"))
-        second = authenticator.authenticate(who("alice", b"x"))
-        with self.assertRaises(ImError) as caught:
-            authenticator.authenticate(who("alice", b"x"))
-        self.assertIs(caught.exception.code, Status.BUSY)
-        self.assertTrue(caught.exception.temporary)
-        running[0].callback(True)
-        self.assertTrue(self.successResultOf(first))  # type: ignore[arg-type]
-        self.assertEqual(len(running), 2)
-        running[1].callback(False)
-        self.assertFalse(self.successResultOf(second))  # type: ignore[arg-type]
-
-    def test_a_crowd_that_does_not_wait(self) -> None:
-        """If this fails, somebody who logs in and hangs up, again and again, has passwords checked for nobody, and all others wait."""
-        running: list[Deferred[Any]] = []
-
-        def later(check: Any, *args: Any) -> Deferred[Any]:
-            running.append(Deferred())
-            return running[-1]
-
-        authenticator = PasswordFile(self.path, later, at_once=1, waiting=1)
-        for _ in range(3):
-            gone: Any = authenticator.authenticate(who("alice", b"x"))
-            gone.cancel()
-            self.failureResultOf(gone, CancelledError)
-        self.assertEqual(len(running), 1)
-        waiting: Any = authenticator.authenticate(who("alice", b"correct horse"))
-        self.assertEqual(len(running), 1, "the first check cannot be called back")
-        running[0].errback(ZeroDivisionError())
-        self.assertEqual(len(running), 2)
-        running[1].callback(True)
-        self.assertTrue(self.successResultOf(waiting))
 
     def test_the_file(self) -> None:
         """Others on the machine can read the hashes, or a broken line is passed over in silence."""
@@ -190,6 +166,91 @@ class TestPasswordFile(TestCase):
         self.assertFalse((yield self.authenticator.authenticate(who("alice", b"battery staple", tenant="acme/"))))
         with self.assertRaisesRegex(ValueError, "no slash"):
             write_password(self.path, "a/b", "c", "x")
+
+
+class TestStoreAccounts(TestCase):
+    """Passwords in the store."""
+
+    def setUp(self) -> None:
+        self.store, self.at_once = MemoryStore(), AtOnce()
+        self.authenticator = StoreAccounts(self.store, PasswordChecks(Here, executor=self.at_once, hasher=FAST))
+        self.store.set_account(b"\0alice", FAST.hash("correct horse"), None)
+        self.store.set_account(b"acme\0alice", FAST.hash("battery staple"), None)
+        self.store.set_account(b"\0mallory", FAST.hash("correct horse"), True)
+        self.store.accounts([b"\0bob"], True)
+
+    async def test_right_and_wrong(self) -> None:
+        """Somebody gets in with a wrong password, or without one, or although disabled; or cannot with the right one."""
+        self.assertTrue(verifyObject(IPasswords, self.authenticator))
+        for uid, secret, tenant, welcome in (
+            ("alice", b"correct horse", "", True),
+            ("alice", b"battery staple", "", False),
+            ("alice", b"battery staple", "acme", True),
+            ("mallory", b"correct horse", "", False),
+            ("bob", b"", "", False),
+            ("nobody", b"correct horse", "", False),
+        ):
+            self.assertIs(await self.authenticator.authenticate(who(uid, secret, tenant=tenant)), welcome, (uid, secret, tenant))
+        self.assertEqual(len(self.at_once.hashes), 6, "each costs one check")
+        self.assertEqual(len({tuple(hashed.split("$")[:4]) for hashed in self.at_once.hashes}), 1, "of the same cost")
+        await self.store.set_account(b"\0mallory", None, False)
+        await self.store.set_account(b"\0alice", FAST.hash("new"), None)
+        self.assertTrue(await self.authenticator.authenticate(who("mallory", b"correct horse")))
+        self.assertFalse(await self.authenticator.authenticate(who("alice", b"correct horse")))
+        self.assertTrue(await self.authenticator.authenticate(who("alice", b"new")))
+        refused = await refusal(self.authenticator.authenticate(who("alice", b"new", method=LoginMethod.TOKEN)))
+        self.assertIs(refused.code, Status.UNSUPPORTED)
+
+    async def test_who_is_known_and_the_seal(self) -> None:
+        """A message to a user who has never logged in is refused; or a password that was changed leaves doors open."""
+        for uid, known in (("alice", True), ("bob", True), ("mallory", True), ("nobody", False)):
+            self.assertIs(await self.authenticator.knows("", uid), known)
+        before = await self.authenticator.seal("", "alice")
+        await self.store.set_account(b"\0alice", FAST.hash("correct horse"), None)
+        self.assertNotEqual(await self.authenticator.seal("", "alice"), before)
+        self.assertEqual([await self.authenticator.seal("", uid) for uid in ("bob", "nobody")], [b"", b""])
+
+
+class TestMethods(TestCase):
+    """Several ways to log in."""
+
+    async def test_the_method_chooses(self) -> None:
+        """A server that takes passwords and tokens takes one for the other, or one of them not at all; or leaves threads behind."""
+        closed: list[str] = []
+
+        @implementer(IPasswords)
+        class Kept:
+            def authenticate(self, credentials: Credentials) -> bool:
+                return credentials.secret == b"password"
+
+            def knows(self, tenant: str, uid: str) -> bool:
+                return uid == "kept"
+
+            def seal(self, tenant: str, uid: str) -> bytes:
+                return b"sealed"
+
+            async def close(self) -> None:
+                closed.append("kept")
+
+        async def token(credentials: Credentials) -> bool:
+            return credentials.secret == b"token"
+
+        methods = Methods({LoginMethod.PASSWORD: Kept(), LoginMethod.TOKEN: token})
+        self.assertTrue(verifyObject(IPasswords, methods))
+        for method, secret, welcome in (
+            (LoginMethod.PASSWORD, b"password", True),
+            (LoginMethod.PASSWORD, b"token", False),
+            (LoginMethod.TOKEN, b"token", True),
+            (LoginMethod.TOKEN, b"password", False),
+        ):
+            self.assertIs(await methods.authenticate(who("x", secret, method=method)), welcome)
+        with self.assertRaises(ImError) as caught:
+            methods.authenticate(who("x", b"", method=LoginMethod.ANONYMOUS))
+        self.assertEqual((caught.exception.code, caught.exception.reason), (Status.UNSUPPORTED, "this server takes passwords and tokens"))
+        self.assertEqual([await methods.knows("", uid) for uid in ("kept", "x")], [True, False])
+        self.assertEqual(await methods.seal("", "x"), b"sealed")
+        await methods.close()
+        self.assertEqual(closed, ["kept"])
 
 
 class TestAnybody(TestCase):

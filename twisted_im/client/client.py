@@ -19,6 +19,7 @@ import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from random import Random, SystemRandom
 from typing import Any, TypeVar
 
@@ -33,7 +34,7 @@ from zope.interface import implementer
 from twisted_im.client.destination import Destination, explain
 from twisted_im.client.reading import Listener, Reader
 from twisted_im.client.sending import Sender, Sending, uid_bytes
-from twisted_im.client.session import Credentials, Session, Trace
+from twisted_im.client.session import AskSecret, Credentials, Session, Trace
 from twisted_im.client.state import FileState, Kept, MemoryState, State
 from twisted_im.client.values import (
     LIFE,
@@ -85,12 +86,13 @@ class Client(Service):
     Args:
         endpoint: "host:port", "tls:host:port", another client endpoint string of Twisted, or an endpoint.
         uid: the user.
-        secret: the password or token.
+        secret: the password or token; or a function that gives it, a Deferred of it or an awaitable, and is called whenever a login needs
+            it. That is at the first one, and when the server does not take the resume token that each login leaves in `state`.
         tenant: empty for the default one.
         method: how the secret proves who it is.
         device: 16 bytes; by default the one that `state` has, or a new one.
         label: what people call this device.
-        state: a path for a small file, or a `State`; None keeps the cursors in memory, and a new run is then a new device.
+        state: a path for a small file, or a `State`; None keeps everything in memory, and a new run is then a new device.
         trust: a PEM file with the certificates to trust under TLS; by default the system's authorities.
         certificate: a PEM file with a key and its certificate, for servers that ask for one.
         reactor: by default the global one.
@@ -125,7 +127,7 @@ class Client(Service):
         endpoint: str | IStreamClientEndpoint,
         *,
         uid: str,
-        secret: bytes | str = b"",
+        secret: bytes | str | AskSecret = b"",
         tenant: str = "",
         method: LoginMethod = LoginMethod.PASSWORD,
         device: bytes | None = None,
@@ -179,9 +181,10 @@ class Client(Service):
 
         memory = FileState(state) if isinstance(state, str | os.PathLike) else state if state is not None else MemoryState()
         kept = _recalled(memory, f"{tenant}/{uid}", device, random)
+        self._kept = kept
         self._credentials = Credentials(
             method, _bounded(tenant, "tenant", MAX_TENANT), uid_bytes(uid), kept.device, _bounded(label, "label", MAX_LABEL),
-            _bounded(secret, "secret", MAX_SECRET),
+            secret if callable(secret) else _bounded(secret, "secret", MAX_SECRET),
         )  # fmt: skip
         self._destination = Destination(
             endpoint, reactor, trust=trust, certificate=certificate, connecting=self._connecting, failed=self._connect_failed
@@ -296,7 +299,8 @@ class Client(Service):
     def new_session(self) -> Session:
         """The owner of a new connection; for the connector."""
         sources = [self._reader.next_receipt, self._reader.next_pull, self._sender.next]
-        self._session = Session(self, self._credentials, sources, agent=self._agent, answer=self._answer, trace=self._on_frame)
+        credentials = replace(self._credentials, resume=self._kept.resume)
+        self._session = Session(self, credentials, sources, agent=self._agent, answer=self._answer, trace=self._on_frame)
         return self._session
 
     @property
@@ -312,6 +316,7 @@ class Client(Service):
         self._wall_ahead = session.server_ahead
         lifetime = login.horizon - min(STALE_SOON, login.horizon / 10)
         self._sender.connected(session, self.server_time() - int(lifetime * 1000))
+        self._reader.keep_token(login.resume)
         self._reader.connected(session, login.epoch)
         self._become(Standing(Life.ONLINE))
         self._release(None)
@@ -334,6 +339,8 @@ class Client(Service):
         self._session = None
         self._sender.disconnected()
         self._reader.disconnected()
+        if session.resume_refused and not session.welcomed:
+            self._reader.keep_token(b"")
         error = session.end or session.fault
         self._why = (error.reason if error is not None else self._lost_words(session, reason)), error
         self._hint = session.retry_after
@@ -518,10 +525,11 @@ class Client(Service):
         return self._ask(Command.KICK, device=device).addCallback(_nothing)
 
     def logout(self) -> Deferred[None]:
-        """Ends the session for good: this client is then `ENDED`."""
+        """Ends the session for good: this client is then `ENDED`, and needs its secret to log in again."""
         session = self._session
 
         def confirmed(_: object) -> None:
+            self._reader.keep_token(b"")
             if session is not None:
                 session.logged_out()
 

@@ -130,6 +130,13 @@ class Reader:
         self._syncing, self._sync_wanted = False, True
         self._book()
 
+    def keep_token(self, token: bytes) -> None:
+        """Has the resume token saved with the rest; an empty one forgets the last."""
+        if token != self._kept.resume:
+            self._kept.resume = token
+            self._dirty = True
+            self._book()
+
     def disconnected(self) -> None:
         """It is gone, and with it whatever was under way."""
         self._session = None

@@ -4,6 +4,8 @@ Strategy: all frames in come through `strange_frame` — the connection machine 
 leave through `_write`. Requests are asked for by *sources*, which are polled in turn whenever the server's window has room, so that none
 of them starves the others and none needs to know of the window. A session is never used again: the next connection gets a new one.
 
+A login begins with the resume token of the last one, if there is one; the secret is asked for only when that is refused.
+
 Notifies are acknowledged when half the window has come, or a second after the first of them; but not while the application is full. A
 server whose window is used up sends no more, says once that this device is behind, and keeps the rest in the log. Pings are
 answered all the while, so a busy application is never taken for a dead one.
@@ -16,14 +18,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, maybeDeferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_im.core.connection import Event
+from twisted_im.core.connection import Event, State
 from twisted_im.errors import Disconnect, ImError, LocalProtocolError, RemoteProtocolError, Status
 from twisted_im.pump import Pump
 from twisted_im.wire.codec import CODECS, ERROR, HEADER, notify, request
 from twisted_im.wire.framing import Frame
-from twisted_im.wire.schema import HEADER_SIZE, VERSION, Command, Kind
+from twisted_im.wire.schema import HEADER_SIZE, MAX_SECRET, VERSION, Command, Kind, LoginMethod
+
+log = Logger()
 
 _NOTIFIES = {int(command): codec for (kind, command), codec in CODECS.items() if kind is Kind.NOTIFY}
 
@@ -42,16 +48,26 @@ Trace = Callable[[str, Frame], object]
 #: Seconds from a notify to its acknowledgement, at most.
 ACKNOWLEDGE_IN = 1.0
 
+#: Gives a secret, or a Deferred or an awaitable of one.
+AskSecret = Callable[[], Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who logs in, on which device, and how they prove it."""
+    """Who logs in, on which device, and how they prove it.
+
+    Attributes:
+        secret: for `method`; or what gives it when it is needed.
+        resume: the resume token of the last login; empty if there is none.
+    """
 
     method: int
     tenant: bytes
     uid: bytes
     device: bytes
     label: bytes
-    secret: bytes
+    secret: bytes | AskSecret
+    resume: bytes = b""
 
 
 class SessionOwner(Protocol):
@@ -80,6 +96,7 @@ class Session:
         greeted, welcomed: the server has said hello; it has granted the login.
         server_ahead: seconds by which the server's clock, since 1970, is ahead of this side's.
         fault: how the other side broke the protocol.
+        resume_refused: the server does not take the resume token any more.
     """
 
     def __init__(
@@ -96,6 +113,8 @@ class Session:
         self._last_id = 0
         self._acknowledge_by: float | None = None
         self._pump: Pump | None = None
+        self._proving: Deferred[None] | None = None
+        self._resuming = False
         self.open = False
         self.full = False
         self.end: ImError | None = None
@@ -106,6 +125,7 @@ class Session:
         self.welcomed = False
         self.server_ahead = 0.0
         self.fault: ImError | None = None
+        self.resume_refused = False
 
     # ---- the pump's owner
 
@@ -127,6 +147,8 @@ class Session:
 
     def pump_lost(self, pump: Pump, reason: Failure) -> None:
         self.open = False
+        if self._proving is not None:
+            self._proving.cancel()
         if self.fault is None:
             self.fault = pump.connection.fault
         flying, self._flying = self._flying, {}
@@ -162,18 +184,56 @@ class Session:
         connection.greeted(values, self._now)
         self.greeted = True
         self.server_ahead = values.time / 1000 - self._now
+        if self._credentials.resume:
+            self._resuming = True
+            self._login(LoginMethod.RESUME, self._credentials.resume)
+        else:
+            self._prove()
+
+    def _prove(self) -> None:
+        """Logs in by the secret. To get it may take its time: a person, or a service that issues tokens."""
+        who = self._credentials
+        if isinstance(who.secret, bytes):
+            self._login(who.method, who.secret)
+            return
+
+        def asked(ask: AskSecret) -> Any:
+            given = ask()
+            return ensureDeferred(given) if hasattr(given, "__await__") and not isinstance(given, Deferred) else given
+
+        def got(secret: bytes | str) -> None:
+            data = secret.encode("utf-8") if isinstance(secret, str) else secret
+            if len(data) > MAX_SECRET:
+                raise LocalProtocolError(Status.BAD_VALUE, f"a secret has at most {MAX_SECRET} bytes; this one has {len(data)}")
+            if self._connection.state is State.GREETED:
+                self._login(who.method, data)
+
+        def failed(failure: Failure) -> None:
+            if failure.check(CancelledError) and self._connection.state is State.CLOSED:
+                return
+            if not isinstance(failure.value, ImError):
+                log.failure("the application gave no secret", failure)
+            self._refused(failure.value if isinstance(failure.value, ImError) else ImError(Status.UNAVAILABLE, "there is no secret now"))
+
+        self._proving = maybeDeferred(asked, who.secret).addCallback(got).addErrback(failed)
+
+    def _login(self, method: int, secret: bytes) -> None:
         who = self._credentials
         self._send(
             Command.LOGIN,
-            {"method": who.method, "device": who.device, "tenant": who.tenant, "uid": who.uid, "label": who.label, "secret": who.secret},
+            {"method": method, "device": who.device, "tenant": who.tenant, "uid": who.uid, "label": who.label, "secret": secret},
             self._welcomed,
         )
-        connection.advance(Event.LOGIN, self._now)
+        self._connection.advance(Event.LOGIN, self._now)
 
     def _welcomed(self, values: Any) -> None:
         if isinstance(values, ImError):
             self._connection.advance(Event.REFUSED, self._now)
-            self._refused(values)
+            if self._resuming and not values.temporary:
+                self._resuming, self.resume_refused = False, True
+                self._prove()
+            else:
+                self._refused(values)
             return
         self._connection.advance(Event.WELCOME, self._now)
         self.open = self.welcomed = True

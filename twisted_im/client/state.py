@@ -1,4 +1,4 @@
-"""What a device keeps from one run to the next: who it is, and how far it has shown each conversation.
+"""What a device keeps from one run to the next: who it is, how far it has shown each conversation, and the token that lets it in again.
 
 Strategy: the client works on one `Kept` in memory and gives the whole of it to be saved, before a receipt tells the server that something
 was shown. So a crash in between shows a message again rather than never: at least once to the screen, and once as long as the application
@@ -27,6 +27,7 @@ class Kept:
         epoch: the store's life that the rest belongs to; empty before the first login.
         position: what the next sync gives as `since`.
         cursors: conversation → last seq shown.
+        resume: lets this device in without its password, like a key: keep it as one. Empty if the server gave none.
     """
 
     device: bytes
@@ -34,6 +35,7 @@ class Kept:
     epoch: bytes = b""
     position: int = 0
     cursors: dict[int, int] = field(default_factory=dict)
+    resume: bytes = field(default=b"", repr=False)
 
 
 class State(Protocol):
@@ -64,7 +66,7 @@ class MemoryState:
 
 
 class FileState:
-    """A small JSON file.
+    """A small JSON file, which only its owner may read.
 
     Args:
         path: the file; its folder must exist.
@@ -95,6 +97,7 @@ class FileState:
                 epoch=bytes.fromhex(found["epoch"]),
                 position=int(found["position"]),
                 cursors={int(conversation): int(seq) for conversation, seq in found["cursors"].items()},
+                resume=bytes.fromhex(found.get("resume", "")),  # files of earlier versions have none
             )
             if len(kept.device) != 16:
                 raise ValueError(f"a device id has 16 bytes, not {len(kept.device)}")
@@ -109,6 +112,15 @@ class FileState:
             "epoch": kept.epoch.hex(),
             "position": kept.position,
             "cursors": {str(conversation): seq for conversation, seq in kept.cursors.items()},
+            "resume": kept.resume.hex(),
         }
-        self._next.write_text(json.dumps(data), "utf-8")
+        with open(self._next, "w", encoding="utf-8", opener=_private) as file:
+            file.write(json.dumps(data))
         os.replace(self._next, self._path)
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens a file for its owner alone, even one that was left there for more."""
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,14 +16,17 @@ from twisted.internet.task import react
 
 from twisted_im.client.client import Client
 from twisted_im.client.destination import split_address
+from twisted_im.client.state import FileState
 from twisted_im.client.terminal import Terminal
-from twisted_im.errors import ImError
+from twisted_im.commands.asking import hidden
+from twisted_im.errors import ImError, Status
 from twisted_im.wire.schema import LoginMethod
 
 EXAMPLES = """Examples:
   python -m twisted_im chat alice@127.0.0.1:7777 --anonymous
   python -m twisted_im chat alice@im.example.org:7778 --tls --to bob
   echo "The backup is done." | python -m twisted_im chat robot@im.example.org:7778 --tls --password-file robot.txt --to alice
+A password is needed once: after that the server knows this device again, unless it stays away for long.
 The status is 0 if everything was sent, else 1."""
 
 
@@ -36,9 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     proof = parser.add_mutually_exclusive_group()
     proof.add_argument("--anonymous", action="store_true", help="log in without a password, where the server allows it")
     proof.add_argument("--password-file", metavar="FILE", help="a file whose first line is the password; by default you are asked")
+    proof.add_argument("--token-file", metavar="FILE", help="a file with a token instead of a password; it is read at each login")
     parser.add_argument("--tenant", default="", help="your tenant; by default the default one")
     memory = parser.add_mutually_exclusive_group()
-    memory.add_argument("--state", metavar="FILE", help="what this device has shown; by default a file for each name and server")
+    memory.add_argument("--state", metavar="FILE", help="what this device remembers; by default a file for each name and server")
     memory.add_argument("--new-device", action="store_true", help="be another device than last time, and remember nothing")
     parser.add_argument("--label", default="terminal", help="what your other devices call this one")
 
@@ -46,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     try:
         options = client_options(arguments)
-        options |= {"secret": secret(arguments), "method": LoginMethod.ANONYMOUS if arguments.anonymous else LoginMethod.PASSWORD}
+        options |= {"secret": secret(arguments, options.get("state")), "method": method(arguments)}
     except (ImError, OSError, ValueError) as error:
         return complain(error)
     status = 1
@@ -122,17 +126,55 @@ def default_state(tenant: str, uid: str, address: str) -> Path:
     return folder / f"{name}.json"
 
 
-def secret(arguments: argparse.Namespace) -> bytes:
-    """The password, from the file or from the person.
+def method(arguments: argparse.Namespace) -> LoginMethod:
+    """How the secret proves who it is."""
+    if arguments.anonymous:
+        return LoginMethod.ANONYMOUS
+    return LoginMethod.TOKEN if arguments.token_file is not None else LoginMethod.PASSWORD
+
+
+def secret(arguments: argparse.Namespace, state: str | os.PathLike[str] | None) -> bytes | Callable[[], bytes]:
+    """The password, from the file or from the person; or what asks for it, if the server may know this device again without one.
 
     Raises:
-        ValueError: there is nobody to ask.
+        ValueError: there is nobody to ask, or the state is no state.
         OSError: the file cannot be read.
     """
     if arguments.anonymous:
         return b""
+    if arguments.token_file is not None:
+        token = Path(arguments.token_file)
+        token.read_bytes()
+        return lambda: token.read_bytes().strip()
     if arguments.password_file is not None:
         return (Path(arguments.password_file).read_bytes().splitlines() or [b""])[0]
+    kept = FileState(state).load() if state is not None else None
+    return asked_later(arguments) if kept is not None and kept.resume else asked(arguments)
+
+
+def asked(arguments: argparse.Namespace) -> bytes:
+    """What the person types.
+
+    Raises:
+        ValueError: there is nobody to ask.
+    """
     if not sys.stdin.isatty():
         raise ValueError("there is nobody to ask for a password: give --password-file FILE, or --anonymous")
-    return getpass.getpass(f"Password for {arguments.who}: ").encode()
+    return hidden(f"Password for {arguments.who}: ").encode()
+
+
+def asked_later(arguments: argparse.Namespace) -> Callable[[], bytes]:
+    """Asks the first time that it is called: the server has forgotten the device."""
+    typed: list[bytes] = []
+
+    def ask() -> bytes:
+        if not typed:
+            try:
+                typed.append(asked(arguments))
+            except (EOFError, KeyboardInterrupt):
+                raise ImError(Status.NOT_AUTHENTICATED, "no password was typed") from None
+            except ValueError:
+                raise ImError(Status.NOT_AUTHENTICATED, "the server wants the password again, and nobody is there to type it") from None
+        return typed[0]
+
+    return ask

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import sys
 from pathlib import Path
 
+from twisted_im.commands.asking import new_password
 from twisted_im.errors import ImError
 from twisted_im.server.authenticators import write_password
 from twisted_im.server.names import checked_name
-from twisted_im.wire.schema import MAX_SECRET, MAX_TENANT, MAX_UID
+from twisted_im.wire.schema import MAX_TENANT, MAX_UID
 
 EXAMPLES = """Examples:
   python -m twisted_im password twisted_im.passwords alice
@@ -29,11 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         checked_name(arguments.tenant.encode(), "tenant", most=MAX_TENANT, empty=True)
         checked_name(arguments.uid.encode(), "uid", most=MAX_UID)
-        password = sys.stdin.readline().rstrip("\r\n") if arguments.stdin else getpass.getpass(f"Password for {arguments.uid}: ")
-        if not 1 <= len(password.encode()) <= MAX_SECRET:
-            raise ValueError(f"a password has 1 to {MAX_SECRET} bytes")
-        if not arguments.stdin and getpass.getpass("Again: ") != password:
-            raise ValueError("the two differ; nothing was changed")
+        password = new_password(arguments.uid, stdin=arguments.stdin)
         new = write_password(arguments.file, arguments.tenant, arguments.uid, password)
     except EOFError:
         print("password: none was typed; nothing was changed", file=sys.stderr)

@@ -26,8 +26,9 @@ from twisted_im.commands.protocol_vectors import IN_ORDER, REFUSED, STORY, Examp
 from twisted_im.core.connection import BEFORE_OPEN, TRANSITIONS, Event, Limits, State
 from twisted_im.errors import DISCONNECT_HELP, STATUS_HELP, Disconnect, Status
 from twisted_im.server import interfaces
-from twisted_im.server.access import MAX_REFUSALS
+from twisted_im.server.access import MAX_REFUSALS, RESUME_SIZE
 from twisted_im.server.features import signals
+from twisted_im.server.node import RESUME_LIFE
 from twisted_im.wire import schema
 from twisted_im.wire.codec import CODECS, ERROR, Codec, tag
 from twisted_im.wire.schema import FRAMES, HEADER_SIZE, VERSION, Command, Header, Kind, bare
@@ -212,6 +213,8 @@ def specification() -> str:
         "write_budget": str(limits.write_budget),
         "header_size": str(HEADER_SIZE),
         "refusals": str(MAX_REFUSALS),
+        "resume_size": str(RESUME_SIZE),
+        "resume_days": f"{RESUME_LIFE / 86400:g}",
         "ahead": str(interfaces.AHEAD),
         "signal_content": str(signals.MAX_CONTENT),
         "signal_lifetime": str(signals.MAX_LIFETIME),

@@ -45,6 +45,7 @@ ENUMS = {
         "PASSWORD": "the secret is the user's password, in UTF-8",
         "TOKEN": "the secret is a token that something else has issued",
         "ANONYMOUS": "the secret is empty; only where the operator lets anybody in",
+        "RESUME": "the secret is the `resume` field of this device's last login",
     }),
     "ContentType": ("Content types", {
         "TEXT": "UTF-8 text", "JSON": "a JSON document, in UTF-8", "BINARY": "bytes, of whatever the application means by them",
@@ -80,7 +81,7 @@ ENUMS = {
 #: what answers a request beyond the errors that every request can get (BAD_BODY, BAD_VALUE, BUSY, UNAVAILABLE)
 ANSWERS = {
     "HELLO": "Or it ends the connection: `VERSION`, `TOO_LARGE`, `MALFORMED` (an agent that is too long).",
-    "LOGIN": "Errors: `NOT_AUTHENTICATED`, `UNSUPPORTED` (the method). Instead of the `NOT_AUTHENTICATED` number $refusals: "
+    "LOGIN": "Errors: `NOT_AUTHENTICATED`, `UNSUPPORTED` (the method), `BUSY` (too many were wrong before). Instead of the `NOT_AUTHENTICATED` number $refusals: "
     "the end, `LOGIN_FAILED`.",
     "LOGOUT": "What was sent before it is answered first. The response is the last frame: no disconnect notify follows, and nothing sent behind the request is answered.",
     "PING": "",
@@ -111,6 +112,10 @@ BAD_INPUT = [
     ("a body of another shape", "In a request: error `BAD_BODY`; the connection lives. In a notify or a response: `MALFORMED`."),
     ("a wrong password, or an unknown user", "Error `NOT_AUTHENTICATED`, the same for both, and another login may be tried on the "
      "connection. Number $refusals on one connection: `LOGIN_FAILED`. Other errors do not count."),
+    ("a resume token of another user or device, a replaced, revoked or expired one", "Error `NOT_AUTHENTICATED`, the same for all. It "
+     "counts among the $refusals."),
+    ("many wrong passwords or tokens, on any number of connections", "Error `BUSY` with the time to wait, for the account and for the "
+     "address that they came from; what is right is not looked at either, until then. Resume tokens are."),
     ("a uid that is not UTF-8, not NFC, empty, too long, or has control characters", "Error `BAD_VALUE`, as a target too."),
     ("a WINDOW count above what was sent", "`ACK_ABOVE_SENT`. A count that is not above the last one is passed over."),
     ("more messages and receipts unanswered than agreed", "`WINDOW_EXCEEDED`."),
@@ -277,15 +282,27 @@ each earlier login of this device, and notifies may come at once. Refused: an er
 same connection until the deadline. After $refusals wrong secrets (`NOT_AUTHENTICATED`; no other error counts) on one connection it
 ends with `LOGIN_FAILED`.
 
-A server with a password file takes method 1, and answers `UNSUPPORTED` to others. One that lets anybody in takes every method that
-there is, with any secret.
+Which of methods 1 to 3 a server takes is its operator's choice; it answers `UNSUPPORTED` to the others. A server with a password file
+takes method 1. One that lets anybody in takes all of them, with any secret.
+
+**Resume tokens.** The response's `resume` is the secret of this device's next login, with method 4: no password is needed then, and the
+server need not do the slow work of checking one. It may be empty: this server gives none.
+
+- Keep the newest one in place of the one before, where others cannot read it: it opens the door like a password, for this user on this
+  device. It is $resume_size bytes, and means nothing to a client.
+- Log in with it first. If that is refused (`NOT_AUTHENTICATED`, `UNSUPPORTED`), forget it, and log in with the password on the same
+  connection.
+- Each login gives a new one, a login by method 4 too. The one that was used last stays good until the new one has been used, so an
+  answer that is lost shuts nobody out.
+- It ends when it has not been used for the time that the operator has set ($resume_days days by default), when the password changes,
+  when the account is disabled, and when the device is removed. A logout does not end it: a client that logs out forgets it.
 
 - **epoch** names the life of the server's store. Keep it with your cursors. If it is another than the kept one, the store began
   anew: conversation ids, seqs and positions kept from before mean nothing. Forget them, sync from 0, and tell the person.
 - **A backup that was put back by hand** keeps the epoch. Do the same as with a new epoch when a sync's `position` is below the `since` that you sent,
   or a conversation's head is below what you have shown.
 - **horizon**: for so many seconds the server recognises the repeat of a client id.
-- **resume** is reserved; ignore it.
+- **resume** is told above.
 
 **Takeover**: a login of a device that has a live session, anywhere, ends that session with `TAKEN_OVER`. The client that is told so
 must not come back by itself, or the two would take over from each other for ever.

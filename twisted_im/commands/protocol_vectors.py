@@ -39,6 +39,7 @@ REQUEST, RESPONSE, NOTIFY = Kind.REQUEST, Kind.RESPONSE, Kind.NOTIFY
 TIME = 1_767_225_600_000
 ALICES_PHONE, ALICES_TABLET, BOBS_PHONE = b"\xa1" * 16, b"\xa2" * 16, b"\xb0" * 16
 EPOCH = b"\xe0" * 16
+TOKEN = bytes(range(0x40, 0x60))
 CLIENT_ID = TIME.to_bytes(6, "big") + bytes.fromhex("7c0f9ee1f00d12345678")
 CONVERSATION = 12
 
@@ -101,7 +102,7 @@ STORY = [
         {"version": 1, "features": 0, "max_body": 65536, "heartbeat": 300, "window": 64, "requests": 64, "time": TIME, "node": b"node"},
     ),
     Example("login-request", "alice, of the default tenant, by password", REQUEST, Command.LOGIN, 2, LOGIN),
-    Example("login-response", "she is in", RESPONSE, Command.LOGIN, 2, {"session": 7, "epoch": EPOCH, "horizon": 3600, "resume": b""}),
+    Example("login-response", "she is in", RESPONSE, Command.LOGIN, 2, {"session": 7, "epoch": EPOCH, "horizon": 3600, "resume": TOKEN}),
     Example("sync-request", "what is there?", REQUEST, Command.SYNC, 3, SYNC),
     Example("sync-response-empty", "nothing yet", RESPONSE, Command.SYNC, 3, {"position": 40, "more": 0, "conversations": []}),
     Example("message-request", "packet 1: Alice writes to Bob", REQUEST, Command.MESSAGE, 4, MESSAGE),
@@ -175,6 +176,10 @@ OTHERS = [
              "label": b"l" * MAX_LABEL, "secret": b"s" * MAX_SECRET}),
     Example("login-request-anonymous", "no tenant, no label, no secret", REQUEST, Command.LOGIN, 19,
             {"method": LoginMethod.ANONYMOUS, "device": BOBS_PHONE, "tenant": b"", "uid": b"b", "label": b"", "secret": b""}),
+    Example("login-request-resume", "the next time, without a password", REQUEST, Command.LOGIN, 20,
+            LOGIN | {"method": LoginMethod.RESUME, "secret": TOKEN}),
+    Example("login-response-no-resume", "from a server that gives no resume tokens", RESPONSE, Command.LOGIN, 20,
+            {"session": 8, "epoch": EPOCH, "horizon": 3600, "resume": b""}),
     Example("hello-request-wishes", "a client with wishes and no name", REQUEST, Command.HELLO, 0,
             {"min_version": 1, "max_version": 3, "features": 0, "max_body": 1_048_576, "heartbeat": 60, "window": 8, "agent": b""}),
 ]  # fmt: skip
@@ -254,6 +259,8 @@ REFUSED = [
     Refused("login-method", "a method that does not exist", _GREETED, _request(Command.LOGIN, LOGIN, method=9), Status.UNSUPPORTED),
     Refused("login-secret", "a wrong password", _GREETED, _request(Command.LOGIN, LOGIN, secret=b"incorrect horse"),
             Status.NOT_AUTHENTICATED),
+    Refused("login-resume", "a resume token that the server has not given", _GREETED,
+            _request(Command.LOGIN, LOGIN, method=LoginMethod.RESUME, secret=TOKEN), Status.NOT_AUTHENTICATED),
     Refused("window-above", "a count above what was sent", _OPEN, frame(NOTIFY, Command.WINDOW, b"\xff" * 8), Disconnect.ACK_ABOVE_SENT),
     Refused("message-old-id", "a client id from 1970", _OPEN, _request(Command.MESSAGE, MESSAGE, client_id=bytes(6) + CLIENT_ID[6:],
             target=b"alice"),

@@ -5,18 +5,23 @@ Strategy: before a session exists, a connection has its own small command table,
 from then on is pushed, and whatever was committed before is found by the client's sync.
 
 A device that logs in again takes its earlier session over: the store's higher number decides, and the older one is told why.
+
+Each login gives the device a resume token, and the next login may bring that instead of a password. The store keeps its hash, made over
+the token and the user's *seal* (`IPasswords.seal`), so that a new password makes it worthless wherever the passwords are kept. The seal is
+taken before the password is checked: a login that was under way when the password changed gets a token of the old one.
 """
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
 
 from twisted_im.core.connection import Event, State
 from twisted_im.errors import Disconnect, ImError, RemoteProtocolError, Status
 from twisted_im.pump import Pump
-from twisted_im.server.interfaces import Credentials
+from twisted_im.server.interfaces import Credentials, IPasswords
 from twisted_im.server.names import answer, checked_name, user_key
 from twisted_im.server.node import Node
 from twisted_im.server.sessions import Session
@@ -36,6 +41,9 @@ _FAREWELL = CODECS[Kind.NOTIFY, Command.DISCONNECT]
 
 #: Wrong secrets on one connection before it is ended; guessing then costs a new handshake.
 MAX_REFUSALS = 5
+
+#: Bytes of a resume token: 256 bits are not guessed.
+RESUME_SIZE = 32
 
 
 class Access:
@@ -101,15 +109,18 @@ class Access:
     def _login(self, pump: Pump, request_id: int, credentials: Credentials, wanted: Any) -> Any:
         node = self._node
         asked = pump.turn.now()
-        if not (yield answer(node.authenticator.authenticate, credentials)):
-            raise ImError(Status.NOT_AUTHENTICATED)
         user = user_key(wanted.tenant, wanted.uid)
+        seal = yield self._seal(credentials)
+        judge = self._resumes if credentials.method == LoginMethod.RESUME else self._proves
+        if not (yield judge(user, credentials, seal)):
+            raise ImError(Status.NOT_AUTHENTICATED)
         live = node.sessions.get(user, wanted.device)
         if pump.connection.state is not State.LOGIN:
             return  # it went away meanwhile, and a number for it would shut out the session that the device has by now
         if live is not None and live.asked > asked:
             raise ImError(Disconnect.TAKEN_OVER)  # its check took longer than that of a later login
-        opened = yield node.store.open_session(user, wanted.device, wanted.label, node.name)
+        token = node.random(RESUME_SIZE) if node.resume_life else b""
+        opened = yield node.store.open_session(user, wanted.device, wanted.label, node.name, _hashed(token, seal))
         if pump.connection.state is not State.LOGIN:
             return  # it went away meanwhile
         node.known.add(user)
@@ -139,10 +150,48 @@ class Access:
         self._refusals.pop(pump, None)
         pump.connection.advance(Event.WELCOME, pump.turn.now())
         node.counters.logins += 1
+        node.counters.resumed += credentials.method == LoginMethod.RESUME
         node.counters.sessions = len(node.sessions)
         pump.write(
-            response(Command.LOGIN, request_id, session=opened.number, epoch=opened.epoch, horizon=opened.horizon, resume=b"")
+            response(Command.LOGIN, request_id, session=opened.number, epoch=opened.epoch, horizon=opened.horizon, resume=token)
         )
+
+    def _seal(self, credentials: Credentials) -> Deferred[bytes]:
+        """What the user's resume tokens are bound to, beside the user and the device."""
+        authenticator = self._node.authenticator
+        if not self._node.resume_life or not IPasswords.providedBy(authenticator):
+            return succeed(b"")
+        return answer(authenticator.seal, credentials.tenant, credentials.uid)
+
+    def _resumes(self, user: bytes, credentials: Credentials, seal: bytes) -> Deferred[bool]:
+        """Whether the secret is a resume token of this device."""
+        node = self._node
+        if not node.resume_life or len(credentials.secret) != RESUME_SIZE:
+            return succeed(False)
+        oldest = int((node.turn.wall() - node.resume_life) * 1000)
+        found: Deferred[bool] = node.store.use_token(user, credentials.device, _hashed(credentials.secret, seal), oldest)
+        return found
+
+    @inlineCallbacks
+    def _proves(self, user: bytes, credentials: Credentials, seal: bytes) -> Any:
+        """Whether the authenticator takes the secret; it is not asked if too many were wrong before."""
+        node = self._node
+        try:
+            node.guesses.begin(user, credentials.address, node.turn.now())
+        except ImError:
+            node.counters.held_back += 1
+            raise
+        try:
+            right = yield answer(node.authenticator.authenticate, credentials)
+        except CancelledError:
+            raise  # nobody will know whether it was right, so it counts as wrong
+        except Exception as error:
+            if not isinstance(error, ImError) or error.code is not Status.NOT_AUTHENTICATED:
+                node.guesses.was_none(user, credentials.address)
+            raise
+        if right:
+            node.guesses.was_none(user, credentials.address)
+        return right
 
     def _refused(self, failure: Any, pump: Pump) -> Any:
         if pump.connection.state is State.CLOSED:
@@ -254,3 +303,8 @@ class Access:
     def _pong(self, session: Session, frame: Frame) -> None:
         _PONG.read(frame[3])
         session.pump.connection.ponged()
+
+
+def _hashed(token: bytes, seal: bytes) -> bytes:
+    """What the store keeps of a resume token; nothing of none."""
+    return sha256(token + seal).digest() if token else b""

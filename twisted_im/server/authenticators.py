@@ -1,7 +1,8 @@
-"""Who may log in: anybody (if the operator says so), or the users of a password file.
+"""Who may log in: anybody (if the operator says so), the users of a password file, those of the store, or several of these by method.
 
-Strategy: passwords are argon2id (RFC 9106), checked off the reactor's thread, a bounded number at a time; an unknown user costs the same
-as a wrong password, and gets the same answer. A team's own check is a plain callable and needs nothing from here.
+Strategy: passwords are checked by `twisted_im.server.passwords`; an unknown user costs the same as a wrong password, and gets the same
+answer, and so does a disabled one. Tokens of an issuer of one's own are in `twisted_im.server.tokens`. A team's own check is a plain
+callable and needs nothing from here. How often one may try is decided for all of them in `twisted_im.server.guesses`.
 
 The file has one user a line, `uid:hash`, or `tenant/uid:hash`, split at the first slash; lines that begin with # are for people. It is read
 again when it has changed, and is written by `python -m twisted_im password`, which changes one user's line and keeps all others.
@@ -10,24 +11,19 @@ again when it has changed, and is written by `python -m twisted_im password`, wh
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
-from twisted.internet.defer import Deferred, DeferredSemaphore, maybeDeferred
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from zope.interface import implementer
 
 from twisted_im.errors import ImError, Status
-from twisted_im.server.interfaces import Credentials, IAuthenticator
+from twisted_im.server.files import WatchedFile
+from twisted_im.server.interfaces import Credentials, IAuthenticator, IPasswords
+from twisted_im.server.names import answer, as_authenticator, user_key
+from twisted_im.server.passwords import HASHER, PasswordChecks
 from twisted_im.wire.schema import LoginMethod
-
-log = Logger()
-
-#: argon2-cffi's default profile is RFC 9106's second choice; this one is OWASP's: 19 MiB, two passes, one lane; 21 ms a check.
-HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
 
 @implementer(IAuthenticator)
@@ -41,78 +37,118 @@ class Anybody:
         return False
 
 
-@implementer(IAuthenticator)
+@implementer(IPasswords)
 class PasswordFile:
     """Lets the users of a file in, by password.
 
     Args:
         path: the file; one that does not exist holds nobody.
-        in_thread: runs a function with arguments elsewhere and gives a Deferred of its result, as `deferToThread` does.
-        at_once: checks that run at the same time.
-        waiting: logins that wait for a check; more get BUSY.
+        checks: where passwords are checked; closed with this.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], in_thread: Callable[..., Deferred[Any]], *, at_once: int = 2, waiting: int = 1000
-    ) -> None:
-        self._path = Path(path)
-        self._in_thread = in_thread
-        self._slots = DeferredSemaphore(at_once)
-        self._waiting = waiting
-        self._stamp: tuple[int, ...] | None = None
-        self._hashes: dict[str, str] = {}
-        self._stranger = HASHER.hash(os.urandom(16))
+    def __init__(self, path: str | os.PathLike[str], checks: PasswordChecks) -> None:
+        self._file: WatchedFile[dict[str, str]] = WatchedFile(path, read_passwords, {}, what="users")
+        self._checks = checks
 
-    def authenticate(self, credentials: Credentials) -> bool | Deferred[bool]:
-        if credentials.method != LoginMethod.PASSWORD:
-            raise ImError(Status.UNSUPPORTED, "this server takes passwords")
-        if len(self._slots.waiting) >= self._waiting:
-            raise ImError(Status.BUSY, "too many logins at once", retry_after=1000)
-        self._refresh()
-        name = _name(credentials.tenant, credentials.uid)
-        known = self._hashes.get(name) if "/" not in credentials.tenant else None
-        turn: Deferred[Any] = self._slots.acquire()
-        return turn.addCallback(lambda _: self._check(known or self._stranger, credentials.secret, known is not None))
-
-    def _check(self, *args: object) -> Deferred[bool]:
-        """Whoever waits for the answer may go; its thread works on, and until that is done nobody else gets its place."""
-        answer: Deferred[bool] = Deferred()
-        checked = maybeDeferred(self._in_thread, _verify, *args)
-        checked.addBoth(self._free).chainDeferred(answer)
-        return answer
-
-    def _free(self, result: Any) -> Any:
-        self._slots.release()
-        return result
+    def authenticate(self, credentials: Credentials) -> Deferred[bool]:
+        _passwords_only(credentials)
+        return self._checks.check(self._hash(credentials.tenant, credentials.uid), credentials.secret)
 
     def knows(self, tenant: str, uid: str) -> bool:
-        self._refresh()
-        return "/" not in tenant and _name(tenant, uid) in self._hashes
+        return self._hash(tenant, uid) is not None
 
-    def _refresh(self) -> None:
-        try:
-            stat = self._path.stat()
-            stamp = stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino  # a copy may bring its old time along, a chmod leaves it
-            if self._stamp != stamp:
-                self._stamp = stamp  # first, so that a bad file is told once
-                self._hashes = read_passwords(self._path)
-        except FileNotFoundError:
-            self._stamp, self._hashes = None, {}
-        except (OSError, ValueError) as error:
-            what = "{path} cannot be read, and the users that it held before still count: {error}"
-            log.error(what, path=str(self._path), error=str(error))
+    def seal(self, tenant: str, uid: str) -> bytes:
+        return (self._hash(tenant, uid) or "").encode()
+
+    def close(self) -> None:
+        self._checks.close()
+
+    def _hash(self, tenant: str, uid: str) -> str | None:
+        return None if "/" in tenant else self._file.held().get(_name(tenant, uid))
+
+
+@implementer(IPasswords)
+class StoreAccounts:
+    """Lets the users in that have an account with a password in the store.
+
+    Args:
+        store: an `IStore`: the node's.
+        checks: where passwords are checked; closed with this.
+    """
+
+    def __init__(self, store: Any, checks: PasswordChecks) -> None:
+        self._store = store
+        self._checks = checks
+
+    @inlineCallbacks
+    def authenticate(self, credentials: Credentials) -> Any:
+        _passwords_only(credentials)
+        account = yield self._account(credentials.tenant, credentials.uid)
+        usable = account is not None and not account.disabled
+        return (yield self._checks.check(account.password if usable else None, credentials.secret))
+
+    def knows(self, tenant: str, uid: str) -> Deferred[bool]:
+        return self._account(tenant, uid).addCallback(lambda account: account is not None)
+
+    def seal(self, tenant: str, uid: str) -> Deferred[bytes]:
+        return self._account(tenant, uid).addCallback(lambda account: b"" if account is None else account.password.encode())
+
+    def close(self) -> None:
+        self._checks.close()
+
+    def _account(self, tenant: str, uid: str) -> Deferred[Any]:
+        found: Deferred[Any] = self._store.account(user_key(tenant.encode(), uid.encode()))
+        return found
+
+
+@implementer(IPasswords)
+class Methods:
+    """Several authenticators side by side; a login's method chooses.
+
+    Args:
+        methods: for each method an `IAuthenticator` or a callable, such as {LoginMethod.PASSWORD: …, LoginMethod.TOKEN: …}; all others are
+            refused as unsupported.
+    """
+
+    def __init__(self, methods: Mapping[LoginMethod, Any]) -> None:
+        self._methods = {int(method): as_authenticator(authenticator) for method, authenticator in methods.items()}
+        self._with_passwords = [each for each in dict.fromkeys(self._methods.values()) if IPasswords.providedBy(each)]
+        self._offered = " and ".join(f"{method.name.lower()}s" for method in methods)
+
+    def authenticate(self, credentials: Credentials) -> Deferred[bool]:
+        chosen = self._methods.get(credentials.method)
+        if chosen is None:
+            raise ImError(Status.UNSUPPORTED, f"this server takes {self._offered}")
+        return answer(chosen.authenticate, credentials)
+
+    @inlineCallbacks
+    def knows(self, tenant: str, uid: str) -> Any:
+        for each in self._methods.values():
+            if (yield answer(each.knows, tenant, uid)):
+                return True
+        return False
+
+    @inlineCallbacks
+    def seal(self, tenant: str, uid: str) -> Any:
+        seals = []
+        for each in self._with_passwords:
+            seals.append((yield answer(each.seal, tenant, uid)))
+        return b"\0".join(seals)
+
+    @inlineCallbacks
+    def close(self) -> Any:
+        for each in self._with_passwords:
+            yield maybeDeferred(each.close)
+
+
+def _passwords_only(credentials: Credentials) -> None:
+    if credentials.method != LoginMethod.PASSWORD:
+        raise ImError(Status.UNSUPPORTED, "this server takes passwords")
 
 
 def _name(tenant: str, uid: str) -> str:
     """The user in a line of the file: `uid`, or `tenant/uid`, with an empty tenant where the uid alone could be misread."""
     return f"{tenant}/{uid}" if tenant or "/" in uid or uid.startswith("#") else uid
-
-
-def _verify(hashed: str, secret: bytes, known: bool) -> bool:
-    try:
-        return HASHER.verify(hashed, secret) and known
-    except (VerificationError, InvalidHashError):
-        return False
 
 
 def read_passwords(path: Path) -> dict[str, str]:

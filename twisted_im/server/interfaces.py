@@ -278,5 +278,15 @@ class IAuthenticator(Interface):
         """Whether there is such a user, so that messages to somebody who has never logged in can be kept."""
 
 
+class IPasswords(IAuthenticator):
+    """An authenticator that keeps passwords: they change, and checking them takes threads."""
+
+    def seal(tenant: str, uid: str) -> bytes | Awaitable[bytes] | Deferred[bytes]:
+        """Something that changes with the user's password, such as its hash: resume tokens given under another seal count no more."""
+
+    def close() -> Awaitable[None] | Deferred[None] | None:
+        """Lets go of what it holds; the node calls this when it stops."""
+
+
 #: The plain form of an authenticator: a callable with the credentials.
 Authenticate = Callable[[Credentials], "bool | Awaitable[bool] | Deferred[bool]"]

@@ -12,8 +12,10 @@ from inspect import isawaitable
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
+from zope.interface import implementer
 
 from twisted_im.errors import RemoteProtocolError, Status
+from twisted_im.server.interfaces import Authenticate, IAuthenticator
 
 
 def user_key(tenant: bytes, uid: bytes) -> bytes:
@@ -56,3 +58,19 @@ def answer(call: Any, *args: Any) -> Deferred[Any]:
         return ensureDeferred(awaited(result)) if isawaitable(result) and not isinstance(result, Deferred) else result
 
     return maybeDeferred(called)
+
+
+@implementer(IAuthenticator)
+class _Called:
+    """An authenticator made of a plain callable; it knows nobody who has not logged in."""
+
+    def __init__(self, authenticate: Authenticate) -> None:
+        self.authenticate = authenticate
+
+    def knows(self, tenant: str, uid: str) -> bool:
+        return False
+
+
+def as_authenticator(given: Any) -> Any:
+    """An `IAuthenticator`, of one or of a plain callable."""
+    return given if IAuthenticator.providedBy(given) else _Called(given)

@@ -7,6 +7,7 @@ to the router (`deliver_local`), and knows how to drain.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,9 +21,10 @@ from twisted_im.core.connection import Limits, State
 from twisted_im.counters import Counters
 from twisted_im.errors import Disconnect, ImError, RemoteProtocolError, Status
 from twisted_im.pump import Handler, Pump, Turn
-from twisted_im.server.interfaces import Authenticate, Envelope, IAuthenticator, IRouterUp
+from twisted_im.server.guesses import Guesses
+from twisted_im.server.interfaces import Envelope, IPasswords, IRouterUp
 from twisted_im.server.ledger import Ledger
-from twisted_im.server.names import answer, uid_of
+from twisted_im.server.names import answer, as_authenticator, uid_of
 from twisted_im.server.sessions import Session, Sessions
 from twisted_im.server.tenure import Tenure, new_boot
 from twisted_im.wire.codec import notify, tag
@@ -31,16 +33,8 @@ from twisted_im.wire.schema import Command, Kind
 
 log = Logger()
 
-
-@implementer(IAuthenticator)
-class _Called:
-    """An authenticator made of a plain callable; it knows nobody who has not logged in."""
-
-    def __init__(self, authenticate: Authenticate) -> None:
-        self.authenticate = authenticate
-
-    def knows(self, tenant: str, uid: str) -> bool:
-        return False
+#: Seconds for which a resume token is good: a month without a password, for a device that is used at all.
+RESUME_LIFE = 30 * 86400.0
 
 
 @implementer(IRouterUp)
@@ -58,6 +52,9 @@ class Node:
         most: connections taken at once; those beyond are told to come back later.
         clock: seconds, monotonic.
         wall: seconds since 1970.
+        guesses: how often wrong secrets may be tried.
+        resume_life: seconds for which a resume token that is not used stays good; 0 for no such tokens.
+        random: gives so many random bytes, for resume tokens.
         broken: called with a failure, once, when the store can no longer be trusted, or another process has become this node.
         standby: wait while another process of this name uses the store.
         boot: 16 bytes of this run's own.
@@ -84,6 +81,9 @@ class Node:
         most: int = 1_000_000,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        guesses: Guesses | None = None,
+        resume_life: float = RESUME_LIFE,
+        random: Callable[[int], bytes] = os.urandom,
         broken: Callable[[Failure], object] = lambda failure: None,
         standby: bool = False,
         boot: bytes = b"",
@@ -91,7 +91,10 @@ class Node:
         self.name = name
         self.store = store
         self.router = router
-        self.authenticator = authenticator if IAuthenticator.providedBy(authenticator) else _Called(authenticator)
+        self.authenticator = as_authenticator(authenticator)
+        self.guesses = guesses or Guesses()
+        self.resume_life = resume_life
+        self.random = random
         self.limits = limits or Limits()
         self._most = most
         self.counters = Counters()
@@ -131,8 +134,8 @@ class Node:
 
     @inlineCallbacks
     def stop(self) -> Any:
-        """Commits what was read, tells every client to come back later, and closes the store. Nobody may connect any more. A second call
-        does nothing."""
+        """Commits what was read, tells every client to come back later, and closes the authenticator and the store. Nobody may connect any
+        more. A second call does nothing."""
         if self._stopped:
             return
         self._stopped = True
@@ -147,6 +150,8 @@ class Node:
             self._drained = Deferred()
             yield self._drained
         yield maybeDeferred(self.router.stop)
+        if IPasswords.providedBy(self.authenticator):
+            yield answer(self.authenticator.close)
         try:
             yield self.tenure.release()
             yield maybeDeferred(self.store.close)

@@ -81,6 +81,7 @@ class LoginMethod(IntEnum):
     PASSWORD = 1
     TOKEN = 2
     ANONYMOUS = 3
+    RESUME = 4
 
 
 class ContentType(IntEnum):
@@ -229,18 +230,18 @@ HelloResponse = body(
 )
 
 LoginRequest = body(
-    "method" / Int8ub * "1 password, 2 token, 3 anonymous; others get UNSUPPORTED",
+    "method" / Int8ub * "1 password, 2 token, 3 anonymous, 4 resume; others get UNSUPPORTED",
     "device" / Bytes(16) * "the device's id: random, chosen once by the device and kept",
     sized("tenant", "the tenant; empty for the default one"),
     sized("uid", "the user: UTF-8, NFC, at most 64 bytes, case-sensitive"),
     sized("label", "UTF-8, not checked: what people call this device"),
-    "secret" / GreedyBytes * "the password or the token",
+    "secret" / GreedyBytes * "the password, the token, or the resume token of the last login",
 )
 LoginResponse = body(
     "session" / Int64ub * "the session's number: a later login of the same device has a higher one",
     "epoch" / Bytes(16) * "the store's life: with another epoch, cursors and seqs kept from before mean nothing",
     "horizon" / Int32ub * "seconds for which a repeated client id is recognised; ids with older times are refused",
-    "resume" / GreedyBytes * "reserved for a resume token; may be empty",
+    "resume" / GreedyBytes * "the secret of the next login with method 4; empty where the server gives none",
 )
 
 PingResponse = body("time" / Int64ub * "the clock of the side that answers: milliseconds since 1970, UTC")
