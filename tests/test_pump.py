@@ -29,7 +29,7 @@ from twisted_im.core.connection import Limits, State
 from twisted_im.cork import Readable, corked
 from twisted_im.edge.tls import endpoint_from
 from twisted_im.errors import Disconnect, ImError, Status
-from twisted_im.pump import Pump
+from twisted_im.pump import FRAMES_AT_ONCE, NEWCOMER_FRAMES_AT_ONCE, Pump
 from twisted_im.server.features import FEATURES
 from twisted_im.server.sessions import Session
 from twisted_im.wire.codec import frame, request
@@ -476,6 +476,25 @@ class Writing(Served):
         assert [answer.messages[0].seq for answer in await answered] == [n % 12 + 1 for n in range(300)]
         assert seen.most < 2 * BUDGET, "one answer at a time"
         assert pings > 100, "others are served in between"
+
+    async def test_a_burst_of_small_frames(self) -> None:
+        """If this fails, whoever sends thousands of small packets at once makes all others wait until the last is done; a stranger too. Or
+        some are lost, or answered in another order."""
+        await self.serve()
+        alice, bob, stranger = await self.user("alice"), await self.user("bob"), await self.greeted()
+        sync = {"since": 0, "after": 0, "limit": 0, "scope": 0}
+        mixed = [request(Command.SYNC, n, **sync) if n % 1000 == 999 else request(Command.PING, n) for n in range(100, 8100)]
+        pings = [request(Command.PING, n) for n in range(100, 1100)]
+        for raw, burst, share in ((bob, mixed, FRAMES_AT_ONCE), (stranger, pings, NEWCOMER_FRAMES_AT_ONCE)):
+            counters, most = self.server.counters, 0
+            raw.write(b"".join(burst))
+            while len(raw.got) < len(burst):
+                before = counters.frames_out
+                await alice.settle()
+                most = max(most, counters.frames_out - before)
+            assert [got.request_id for got in raw.got] == list(range(100, 100 + len(burst)))
+            assert all(got.status == 0 for got in raw.got)
+            assert most <= 8 * share, "others have their turn after a few of its own"
 
     async def test_who_stops_reading_and_who_reads_slowly(self) -> None:
         """If this fails, a phone whose network is gone keeps its place and its megabyte for as long as it likes; or one on a slow network
