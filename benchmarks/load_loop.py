@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import select
 import socket
 import ssl
@@ -24,9 +23,9 @@ import struct
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
+from benchmarks.servers import cpu_seconds, rss_kib
 from twisted_im.errors import Status
 from twisted_im.wire.codec import ERROR, codec, flat, notify, request, response, tag
 from twisted_im.wire.framing import Frame, FrameReader
@@ -56,9 +55,6 @@ _read_message = codec(Kind.NOTIFY, Command.MESSAGE).fixed.unpack_from
 _read_receipt = codec(Kind.NOTIFY, Command.RECEIPT).fixed.unpack_from
 _message_notify_size = codec(Kind.NOTIFY, Command.MESSAGE).fixed.size
 _client_id = struct.Struct(">QQ")
-
-_TICK = os.sysconf("SC_CLK_TCK")
-_PAGE_KIB = os.sysconf("SC_PAGESIZE") / 1024
 
 
 class LoadError(Exception):
@@ -569,16 +565,14 @@ class Load:
 
     def _server_cpu(self) -> float:
         """The server's CPU so far, user and system, all threads, in seconds."""
-        text = self._server_file("stat")
-        fields = text[text.rindex(")") + 2 :].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
+        return self._of_server(cpu_seconds)
 
     def _server_rss_kib(self) -> float:
-        return int(self._server_file("statm").split()[1]) * _PAGE_KIB
+        return self._of_server(rss_kib)
 
-    def _server_file(self, name: str) -> str:
+    def _of_server(self, figure: Callable[[int], float]) -> float:
         try:
-            return Path(f"/proc/{self.options.pid}/{name}").read_text()
+            return figure(self.options.pid)
         except OSError as error:
             raise LoadError(f"the server (process {self.options.pid}) is gone") from error
 
