@@ -200,6 +200,7 @@ class Bench:
                 with self._node(own, auth, server.port) as server:
                     figures["restart_s"] = round(time.monotonic() - stopped, 3)
                     figures |= self._storm("restart", server, crowd)
+                    self._stop(server, crowd)
             finally:
                 crowd.close()
         return self._row(figures)

@@ -200,7 +200,7 @@ class Crowd:
             except ssl.SSLError:
                 data, ended = b"", True
             for frame in member.reader.feed(data):
-                self._take(member, frame, out)
+                ended |= self._take(member, frame, out)
         if ended or member.reader.fault is not None:
             self._lost(member)
         elif out or member.tls is not None:
@@ -223,13 +223,14 @@ class Crowd:
             member.blocked = bool(data)
             self._poll.modify(member.sock, select.EPOLLIN | (select.EPOLLOUT if member.blocked else 0))
 
-    def _take(self, member: Member, frame: Frame, out: list[bytes]) -> None:
+    def _take(self, member: Member, frame: Frame, out: list[bytes]) -> bool:
+        """Does what a frame asks for; True if it was the last one."""
         tag_, request_id, word, body = frame
         if word & 0xFFFF:
             refused = ERROR.read(body)
             self._sent_away(member, bool(refused.temporary), refused.retry_after, refused.reason)
-            member.sock.shutdown(socket.SHUT_RDWR)  # it comes back with a new connection
-        elif tag_ == _HELLO_RESPONSE:
+            return True
+        if tag_ == _HELLO_RESPONSE:
             out.append(member.login)
         elif tag_ == _LOGIN_RESPONSE:
             member.live, member.failures = True, 0
@@ -239,6 +240,8 @@ class Crowd:
         elif tag_ == _DISCONNECT:
             why = codec(Kind.NOTIFY, Command.DISCONNECT).read(body)
             self._sent_away(member, bool(why.come_back), why.retry_after, why.reason)
+            return True
+        return False
 
     def _sent_away(self, member: Member, come_back: bool, retry_after: int, reason: bytes) -> None:
         if not come_back:

@@ -74,19 +74,19 @@ def test_wrong_option_is_told(words: list[str], advice: str) -> None:
 
 def test_turned_away_and_back(tmp_path: Path) -> None:
     """If this fails, a member of the crowd that a full server has turned away never comes back, and a storm's figures mean nothing."""
-    users = [Who(b"u%d" % index, LoginMethod.ANONYMOUS, b"") for index in range(40)]
+    users = [Who(b"u%d" % index, LoginMethod.ANONYMOUS, b"") for index in range(24)]
     command = ["sh", "-c", 'ulimit -n 200; exec "$@"', "sh", *node_command("single", "memory", None, [])]  # room for 16 newcomers
     with running("node", command, choose_cores().server, tmp_path) as server:
         crowd = Crowd(server.port, users, None)
         try:
             crowd.gather(8)
-            assert (crowd.live, crowd.turned_away) == (40, 0)
+            assert (crowd.live, crowd.turned_away) == (24, 0)
             crowd.cut()
             assert crowd.live == 0
             server.process.send_signal(signal.SIGSTOP)  # so that all are at the door before the first is let in
             threading.Timer(0.3, server.process.send_signal, [signal.SIGCONT]).start()
-            crowd.gather(40)
-            assert crowd.live == 40
+            crowd.gather(24)
+            assert crowd.live == 24
             assert crowd.turned_away > 0
             server.process.terminate()
             crowd.stay(lambda: server.process.poll() is not None and crowd.live == 0)
