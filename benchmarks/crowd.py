@@ -16,6 +16,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from benchmarks.load_loop import Tls
 from twisted_im.core.pacing import full_jitter
@@ -27,8 +28,10 @@ READ_SIZE = 64 * 1024
 PATIENCE = 90.0  #: seconds without a login after which the rest are given up: above the longest wait of the jitter
 HELLO_ID, LOGIN_ID = 1, 3
 
-#: Connections from one address: the kernel has some 28,000 ports for it, and those that were just closed are not free at once.
-FROM_ONE_ADDRESS = 10_000
+#: Connections from one address of 127.0.0.0/8: few, as those of users are, for a server counts what comes from an address; and the kernel
+#: has only some 28,000 ports for each.
+FROM_ONE_ADDRESS = 16
+FIRST_ADDRESS = int(IPv4Address("127.1.0.0"))
 _BIND_ADDRESS_NO_PORT = 24  #: ip(7): the port is chosen at connect(), by the whole pair of addresses
 
 HELLO = request(
@@ -70,12 +73,13 @@ class Who:
 class Member:
     """One connection: where it is, and how it came to be there."""
 
-    __slots__ = ("blocked", "failures", "hint", "index", "live", "login", "reader", "sock", "tail", "tls")
+    __slots__ = ("address", "blocked", "failures", "hint", "index", "live", "login", "reader", "sock", "tail", "tls")
 
     sock: socket.socket
 
     def __init__(self, index: int, login: bytes) -> None:
         self.index = index
+        self.address = str(IPv4Address(FIRST_ADDRESS + index // FROM_ONE_ADDRESS))
         self.login = login
         self.blocked = self.live = False
         self.failures = 0  #: attempts since the last login
@@ -157,9 +161,8 @@ class Crowd:
         member.sock = sock = socket.socket()
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if block := member.index // FROM_ONE_ADDRESS:
-            sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
-            sock.bind((f"127.0.0.{1 + block}", 0))
+        sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+        sock.bind((member.address, 0))
         member.reader, member.hint = FrameReader(DEFAULT_MAX_BODY), 0.0
         member.tls = None if self._context is None else Tls(self._context)
         member.blocked = True
