@@ -5,8 +5,7 @@ came — over the readers and packers of `twisted_im.wire`. Options and output a
 them need not care which one it is. TLS runs over memory BIOs, so that it too makes one recv and one send for an event.
 
 With a rate, messages leave by a timetable, user after user, and one that has to wait, for its user's window or for this program, counts
-as sent when it was due: otherwise a server that stalls would be asked less just then ("coordinated omission", G. Tene). The last
-millisecond before a message is due is spent polling, since epoll counts in milliseconds.
+as sent when it was due: otherwise a server that stalls would be asked less just then ("coordinated omission", G. Tene).
 
     python -m benchmarks.load_loop --port 7777 --pid 4242 --users 1000 --window 8 --payload 100 --seconds 5
 """
@@ -303,10 +302,10 @@ class Load:
         """One turn, at most until the given moment."""
         if self.sending and self.interval:
             self._pace()
-            left = min(until, int(self.pace_began + self.slot * self.interval)) - time.monotonic_ns()
-            wait = max(0, left // 1_000_000) / 1000  # poll() rounds up
-        else:
-            wait = max(0, until - time.monotonic_ns()) / SECOND
+            until = min(until, int(self.pace_began + self.slot * self.interval))
+            select.select([self.poll], [], [], max(0, until - time.monotonic_ns()) / SECOND)  # epoll counts in milliseconds
+            until = 0
+        wait = max(0, until - time.monotonic_ns()) / SECOND
         at = self.at
         for number, events in self.poll.poll(wait, max(len(at), 1)):
             user = at[number]

@@ -6,8 +6,7 @@
    in flight until the receipt of its delivery has reached its sender; so each makes all six packets.
 
    With a rate, messages leave by a timetable, user after user, and one that has to wait, for its user's window or for this program,
-   counts as sent when it was due: otherwise a server that stalls would be asked less just then ("coordinated omission", G. Tene). The
-   last millisecond before a message is due is spent polling, since epoll counts in milliseconds.
+   counts as sent when it was due: otherwise a server that stalls would be asked less just then ("coordinated omission", G. Tene).
 
    The number that a sender gives its messages (1, 2, 3, …) travels in the client id. Each receiver expects the next one: a lower
    one came twice or too late, a higher one means that something is missing. benchmarks/load_loop.py is the same in Python.
@@ -20,6 +19,7 @@
 #include <getopt.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -516,14 +516,18 @@ static void turn(uint64_t until)
 {
     static struct epoll_event events[EVENTS];
     now = nanoseconds(CLOCK_MONOTONIC);
-    bool paced = sending && interval;
-    if (paced) {
+    if (sending && interval) {
         pace();
         if (due_at(slot) < until)
             until = due_at(slot);
         now = nanoseconds(CLOCK_MONOTONIC);
+        if (until > now) { /* epoll_wait counts in milliseconds */
+            struct timespec left = {(until - now) / SECOND, (until - now) % SECOND};
+            ppoll(&(struct pollfd){poller, POLLIN, 0}, 1, &left, NULL);
+        }
+        until = now;
     }
-    int count = epoll_wait(poller, events, EVENTS, until > now ? (until - now) / 1000000 + !paced : 0);
+    int count = epoll_wait(poller, events, EVENTS, until > now ? (until - now) / 1000000 + 1 : 0);
     if (count < 0 && errno != EINTR)
         fail("epoll_wait: %s", strerror(errno));
     for (int i = 0; i < count; i++) {
