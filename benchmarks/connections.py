@@ -57,8 +57,8 @@ from benchmarks.terminal import (
     say_where,
     whole,
 )
+from twisted_im.config import STORES, STRATEGIES
 from twisted_im.server.authenticators import write_password
-from twisted_im.tap import STORES, STRATEGIES
 from twisted_im.wire.schema import LoginMethod
 
 EXAMPLES = """

@@ -30,8 +30,8 @@ from twisted_im.client.client import Client
 from twisted_im.client.sending import Sending
 from twisted_im.client.values import Accepted, Life, Message, Standing
 from twisted_im.commands.certificate import make_authority, make_leaf, server_name
+from twisted_im.config import STORES
 from twisted_im.pem import as_pem
-from twisted_im.tap import STORES
 from twisted_im.wire.codec import CODECS
 from twisted_im.wire.framing import Frame
 from twisted_im.wire.schema import Command, Kind, LoginMethod, ReceiptType
