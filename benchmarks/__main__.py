@@ -12,6 +12,7 @@ from typing import NoReturn
 #: command → its one line in the help
 COMMANDS = {
     "load": "what one message costs a node, under full load, beside what it costs a bare relay in C",
+    "connections": "what an idle connection and a login cost a node, and how it bears everybody's coming back at once",
 }
 
 

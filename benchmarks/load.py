@@ -8,24 +8,25 @@ with status 1, however fast it was.
 The load is a program of its own, on another core. It is the C one if there is a compiler and TLS is off, for no Python can saturate
 the C relay, and a relay that waits for its load costs more for each message; else the Python one. A run has one
 driver for all its rows, so a ratio compares like with like.
+
+What a message waits is another question than what it costs: a saturated server keeps as many waiting as the load's window lets it. So
+`--rate` and `--half` pace the load, and the latency then counts from when a message was due, not from when the load came to send it.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import itertools
 import json
 import platform
-import resource
 import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,20 @@ from benchmarks.servers import (
     profiled,
     running,
 )
+from benchmarks.terminal import (
+    TEMPORARY,
+    among,
+    duration,
+    each,
+    file_system,
+    folder,
+    machine,
+    print_table,
+    raise_file_limit,
+    say,
+    say_where,
+    whole,
+)
 from twisted_im.config import STORES, STRATEGIES
 from twisted_im.wire.codec import codec
 from twisted_im.wire.schema import DEFAULT_MAX_BODY, MAX_UID, Command, Kind
@@ -51,8 +66,10 @@ EXAMPLES = """
 examples:
   python -m benchmarks load --quick
       does it work? a few seconds, figures of no weight
-  python -m benchmarks load --users 1000 --window 1,8 --payload 100 --seconds 5 --store memory
-      the rows of the budget
+  python -m benchmarks load --store memory,sqlite
+      the rows of the budget: what a message costs in memory, and on the disk before it is accepted
+  python -m benchmarks load --store sqlite --window 8 --half
+      and how long it is on its way when the server has half of what it can take
   python -m benchmarks load --tls=both --window 1
       what TLS adds
   python -m benchmarks load --json > figures.jsonl
@@ -68,10 +85,12 @@ QUICK: dict[str, Any] = {"users": 40, "seconds": 0.5, "warmup": 0.2, "repeat": 1
 FULL: dict[str, Any] = {"users": 1000, "seconds": 5.0, "warmup": 1.0, "repeat": 3}
 
 MAX_PAYLOAD = DEFAULT_MAX_BODY - codec(Kind.NOTIFY, Command.MESSAGE).fixed.size - MAX_UID
-SPARE_FILES = 100  #: descriptors that a server needs besides its connections
 
 #: Above this share of its core a program counts as busy: a load may then be what limits the rate, and a server waits for nobody.
 BUSY = 0.9
+
+#: Below this share of the rate at which it is paced, a server is behind.
+KEPT = 0.95
 
 #: The status of a load that the server's own bounds rule out.
 UNFIT = 2
@@ -88,9 +107,10 @@ class Combination:
     store: str
     tls: bool
     window: int
+    half: bool = False  #: paced at half of what the same without this has just reached
 
     def __str__(self) -> str:
-        return f"{self.strategy}, {self.store}{', TLS' if self.tls else ''}, window {self.window}"
+        return f"{self.strategy}, {self.store}{', TLS' if self.tls else ''}, window {self.window}{', half' if self.half else ''}"
 
 
 class RunError(Exception):
@@ -104,14 +124,18 @@ class UnfitError(Exception):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of this command."""
     add = parser.add_argument
-    add("--users", type=_whole(2), metavar="N", help=f"users, in pairs [default: {FULL['users']}]")
-    add("--window", type=_each(_whole(1)), default=[1, 8], metavar="N,…", help="messages of each user in flight [default: 1,8]")
-    add("--payload", type=_whole(0, MAX_PAYLOAD), default=100, metavar="BYTES", help="content of a message [default: 100]")
-    add("--seconds", type=_duration, metavar="S", help=f"how long each measurement lasts [default: {FULL['seconds']:g}]")
-    add("--warmup", type=_duration, metavar="S", help=f"load before it [default: {FULL['warmup']:g}]")
-    add("--repeat", type=_whole(1), metavar="N", help=f"how often; medians are shown [default: {FULL['repeat']}]")
-    add("--strategy", type=_each(_among(STRATEGIES)), default=["single"], metavar="NAME,…", help="[default: single]")
-    add("--store", type=_each(_among(STORES)), default=["memory"], metavar="NAME,…", help="[default: memory]")
+    add("--users", type=whole(2), metavar="N", help=f"users, in pairs [default: {FULL['users']}]")
+    add("--window", type=each(whole(1)), default=[1, 8], metavar="N,…", help="messages of each user in flight [default: 1,8]")
+    add("--payload", type=whole(0, MAX_PAYLOAD), default=100, metavar="BYTES", help="content of a message [default: 100]")
+    add("--seconds", type=duration, metavar="S", help=f"how long each measurement lasts [default: {FULL['seconds']:g}]")
+    add("--warmup", type=duration, metavar="S", help=f"load before it [default: {FULL['warmup']:g}]")
+    add("--repeat", type=whole(1), metavar="N", help=f"how often; medians are shown [default: {FULL['repeat']}]")
+    add("--strategy", type=each(among(STRATEGIES)), default=["single"], metavar="NAME,…", help="[default: single]")
+    add("--store", type=each(among(STORES)), default=["memory"], metavar="NAME,…", help="memory, sqlite [default: memory]")
+    add("--data", type=folder, default=TEMPORARY, metavar="DIR", help=f"where stores have their files for a while [default: {TEMPORARY}]")
+    pace = parser.add_mutually_exclusive_group()
+    pace.add_argument("--rate", type=whole(1), metavar="N", help="messages/s of all users, for latencies [default: as fast as it goes]")
+    pace.add_argument("--half", action="store_true", help="each row again, at half the rate that it has reached")
     add("--tls", nargs="?", choices=("off", "on", "both"), const="on", default="off", help="TLS between load and node [default: off]")
     add("--driver", choices=("auto", "c", "python"), default="auto", help="which load drives [default: c, if it can]")
     add("--no-limit", dest="limit", action="store_false", help="leave the C relay out; ratios are null then")
@@ -129,12 +153,15 @@ def run(options: argparse.Namespace) -> int:
             setattr(options, name, value)
     if options.users % 2:
         parser.error(f"--users takes an even number, for users write in pairs: {options.users + 1}, say")
-    if problem := _raise_file_limit(options.users + SPARE_FILES):
+    if problem := raise_file_limit("--users", options.users, "users"):
         parser.error(problem)
     transports = {"off": [False], "on": [True], "both": [False, True]}[options.tls]
     if options.driver == "c" and (True in transports or compiler() is None):
         parser.error("--driver=c needs a C compiler, and cannot speak TLS; leave it out, or take --driver=python")
-    combinations = [Combination(*values) for values in itertools.product(options.strategy, options.store, transports, options.window)]
+    full = [Combination(*values) for values in itertools.product(options.strategy, options.store, transports, options.window)]
+    combinations = [row for each in full for row in ([each, replace(each, half=True)] if options.half else [each])]
+    if set(options.store) != {"memory"}:
+        say_where(options.data)
     bench = Bench(options, combinations)
     try:
         rows = bench.measure()
@@ -184,10 +211,10 @@ class Bench:
             BuildError: the compiler refused a source.
         """
         if not self._cores.apart:
-            _say("this machine lends only one core: load and server share it, so rates and latencies mean little")
+            say("this machine lends only one core: load and server share it, so rates and latencies mean little")
         if self._options.limit and not self._with_limit:
-            _say("no C compiler: there is no limit to compare with (on Debian: apt-get install gcc)")
-        with tempfile.TemporaryDirectory(prefix="twisted_im-benchmarks-") as name:
+            say("no C compiler: there is no limit to compare with (on Debian: apt-get install gcc)")
+        with tempfile.TemporaryDirectory(prefix="twisted_im-benchmarks-", dir=self._options.data) as name:
             folder = Path(name)
             if any(combination.tls for combination in self._combinations):
                 make_certificate(folder)
@@ -204,19 +231,22 @@ class Bench:
 
     def _measure_limit(self, turn: int, window: int, folder: Path) -> Figures:
         with running("relay", [str(build("relay"))], self._cores.server, folder) as server:
-            figures = self._drive(server, window, None)
+            figures = self._drive(server, window, self._options.rate, None)
         self._progress(turn, f"limit, window {window}", figures)
         return figures
 
     def _measure_node(self, turn: int, combination: Combination, folder: Path) -> Figures:
         certificate = folder if combination.tls else None
+        rate = self._options.rate
+        if combination.half:
+            rate = max(1, int(self._nodes[replace(combination, half=False)][-1]["delivered_per_s"] / 2))
         command = node_command(combination.strategy, combination.store, certificate, self._options.node_args)
         with (
             tempfile.TemporaryDirectory(dir=folder, prefix="node-") as own,
             running("node", command, self._cores.server, Path(own)) as server,
             self._profile(server, combination),
         ):
-            figures = self._drive(server, combination.window, certificate and certificate / "cert.pem")
+            figures = self._drive(server, combination.window, rate, certificate and certificate / "cert.pem")
         self._progress(turn, str(combination), figures)
         return figures
 
@@ -227,18 +257,20 @@ class Bench:
             yield
             return
         words = [wanted.stem, combination.strategy, combination.store, *(["tls"] if combination.tls else []), f"w{combination.window}"]
+        words += ["half"] if combination.half else []
         output = wanted.absolute().with_name("-".join(words) + wanted.suffix)
         with on_core(self._cores.load) if self._cores.apart else nullcontext(), profiled(server.pid, output):
             yield
         if output.exists():
-            _say(f"profile: {output}")
+            say(f"profile: {output}")
 
-    def _drive(self, server: Server, window: int, authority: Path | None) -> Figures:
-        """One run of the load against a server; `authority` is the certificate to trust, for TLS."""
+    def _drive(self, server: Server, window: int, rate: int | None, authority: Path | None) -> Figures:
+        """One run of the load against a server: as fast as it goes unless there is a rate; `authority` is the certificate to trust."""
         options = self._options
         command = [str(build("load"))] if self.driver == "c" else [sys.executable, "-m", "benchmarks.load_loop"]
         values: dict[str, object] = {"port": server.port, "pid": server.pid, "users": options.users, "window": window}
         values |= {"payload": options.payload, "seconds": options.seconds, "warmup": options.warmup}
+        values |= {"rate": rate} if rate else {}
         command += [f"--{name}={value}" for name, value in values.items()]
         if authority is not None:
             command.append(f"--ca={authority}")
@@ -258,16 +290,16 @@ class Bench:
             told = outcome.stderr.strip() or f"the load ended with status {outcome.returncode}"
             raise RunError(f"{told}\nThe end of the {server.name}'s log:\n{server.told()}")
         figures: Figures = json.loads(outcome.stdout)
-        return figures
+        return {**figures, "rate": rate or 0}
 
     def _progress(self, turn: int, what: str, figures: Figures) -> None:
-        _say(
+        say(
             f"{turn}/{self._options.repeat} {what}: {figures['delivered_per_s']:,.0f}/s, {figures['cpu_us_per_message']:.2f} µs "
             f"(load {figures['load_cpu_us_per_message']:.2f} µs)"
         )
 
     def _row(self, combination: Combination, runs: list[Figures]) -> Figures:
-        own, limit = medians(runs), medians(self._limits[combination.window])
+        own, limit = medians(runs), medians([] if combination.half else self._limits[combination.window])
         cpu, limit_cpu = own["cpu_us_per_message"], limit.get("cpu_us_per_message")
         return {
             "strategy": combination.strategy,
@@ -276,6 +308,7 @@ class Bench:
             "users": self._options.users,
             "window": combination.window,
             "payload": self._options.payload,
+            "rate": own["rate"] or None,
             "delivered_per_s": own["delivered_per_s"],
             "cpu_us_per_message": cpu,
             "ratio_to_limit": round(cpu / limit_cpu, 3) if limit_cpu else None,
@@ -296,8 +329,9 @@ class Bench:
             "repeat": self._options.repeat,
             "faults": [fault for figures in runs for fault in judge(figures)],
             "cores_apart": self._cores.apart,
+            "file_system": None if combination.store == "memory" else file_system(self._options.data),
             "python": platform.python_version(),
-            "machine": _machine(),
+            "machine": machine(),
             "date": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         }
 
@@ -310,17 +344,20 @@ class Bench:
                 lines.append(_line("limit (C, no store)", row["window"], medians(self._limits[row["window"]]), 1.0))
             lines.append(_line(_name(row), row["window"], row, row["ratio_to_limit"]))
         heads = ["", "window", "delivered/s", "CPU/msg", "× limit", "p50", "p99", "KiB/conn.", "logins/s"]
-        _print_table(heads, lines)
+        print_table(heads, lines)
         first = rows[0]
+        disk = next((f"; stores on {row['file_system']}" for row in rows if row["file_system"]), "")
         print(
             f"{first['users']} users, {first['payload']} bytes, medians of {first['repeat']} × {first['seconds']:g} s; "
-            f"load in {'C' if self.driver == 'c' else 'Python'}; Python {first['python']}; {first['machine']}"
+            f"load in {'C' if self.driver == 'c' else 'Python'}; Python {first['python']}; {first['machine']}{disk}"
         )
         for row in rows:
-            if row["load_core_share"] > BUSY and row["load_core_share"] > row["server_core_share"]:
+            if row["rate"] and row["delivered_per_s"] < KEPT * row["rate"]:
+                print(f"{_name(row)}, window {row['window']}: it did not keep up with this rate, and latencies grow without end.")
+            if not row["rate"] and row["load_core_share"] > BUSY and row["load_core_share"] > row["server_core_share"]:
                 print(f"{_name(row)}, window {row['window']}: the load was busier than the server; trust the CPU here, not the rate.")
         for window, runs in self._limits.items():
-            if runs and medians(runs)["server_core_share"] < BUSY:
+            if runs and not self._options.rate and medians(runs)["server_core_share"] < BUSY:
                 print(f"limit, window {window}: it waited for the load or for its core, which costs it more a message; the ratio flatters.")
 
 
@@ -346,7 +383,7 @@ def medians(runs: Sequence[Figures]) -> Figures:
 
 
 def _name(row: Figures) -> str:
-    return f"{row['strategy']}, {row['store']}{', TLS' if row['tls'] else ''}"
+    return f"{row['strategy']}, {row['store']}{', TLS' if row['tls'] else ''}" + (f", paced at {row['rate']:,.0f}/s" if row["rate"] else "")
 
 
 def _line(name: str, window: int, figures: Figures, ratio: float | None) -> list[str]:
@@ -361,86 +398,3 @@ def _line(name: str, window: int, figures: Figures, ratio: float | None) -> list
         f"{figures['rss_kib_per_connection']:.1f}",
         f"{figures['logins_per_s']:,.0f}",
     ]
-
-
-def _print_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """With rich if it is installed, else in plain columns."""
-    if importlib.util.find_spec("rich") is not None:
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(*heads)
-        for column in table.columns[1:]:
-            column.justify = "right"
-            column.no_wrap = True
-        for line in lines:
-            table.add_row(*line)
-        console = Console()
-        console.print(table) if console.is_terminal else Console(width=160).print(table)
-        return
-    widths = [max(len(line[i]) for line in (heads, *lines)) for i in range(len(heads))]
-    for line in (heads, *lines):
-        print(line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)), sep="  ")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _machine() -> str:
-    """The processor's name and the number of cores."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.machine()}, {len(models) or 1} cores"
-
-
-def _raise_file_limit(needed: int) -> str:
-    """Lets this process and its children open as many files; gives what to do if they may not."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        if hard != resource.RLIM_INFINITY and hard < needed:
-            return f"--users needs {needed} open files, and {hard} are allowed here: at most {hard - SPARE_FILES} users, or raise ulimit -n"
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return ""
-
-
-def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
-
-    def whole(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or int(text) < low or (high is not None and int(text) > high):
-            raise argparse.ArgumentTypeError(f"takes a whole number {bounds}, not {text!r}")
-        return int(text)
-
-    return whole
-
-
-def _duration(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.05 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"takes seconds, from 0.05 to 3600, not {text!r}")
-    return seconds
-
-
-def _among(known: dict[str, Any]) -> Callable[[str], str]:
-    def among(text: str) -> str:
-        if text.partition(":")[0] not in known:
-            raise argparse.ArgumentTypeError(f"takes {', '.join(sorted(known))}, not {text!r}")
-        return text
-
-    return among
-
-
-def _each(read: Callable[[str], Any]) -> Callable[[str], list[Any]]:
-    """The same for a list with commas."""
-
-    def each(text: str) -> list[Any]:
-        return [read(part) for part in text.split(",")]
-
-    return each

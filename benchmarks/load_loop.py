@@ -4,6 +4,9 @@ Strategy: as in C — one thread, epoll, one recv and one send for each readines
 came — over the readers and packers of `twisted_im.wire`. Options and output are those of the C program, so that whoever starts
 them need not care which one it is. TLS runs over memory BIOs, so that it too makes one recv and one send for an event.
 
+With a rate, messages leave by a timetable, user after user, and one that has to wait, for its user's window or for this program, counts
+as sent when it was due: otherwise a server that stalls would be asked less just then ("coordinated omission", G. Tene).
+
     python -m benchmarks.load_loop --port 7777 --pid 4242 --users 1000 --window 8 --payload 100 --seconds 5
 """
 
@@ -12,7 +15,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import select
 import socket
 import ssl
@@ -20,9 +22,9 @@ import struct
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
+from benchmarks.servers import cpu_seconds, rss_kib
 from twisted_im.errors import Status
 from twisted_im.wire.codec import ERROR, codec, flat, notify, request, response, tag
 from twisted_im.wire.framing import Frame, FrameReader
@@ -52,9 +54,6 @@ _read_message = codec(Kind.NOTIFY, Command.MESSAGE).fixed.unpack_from
 _read_receipt = codec(Kind.NOTIFY, Command.RECEIPT).fixed.unpack_from
 _message_notify_size = codec(Kind.NOTIFY, Command.MESSAGE).fixed.size
 _client_id = struct.Struct(">QQ")
-
-_TICK = os.sysconf("SC_CLK_TCK")
-_PAGE_KIB = os.sysconf("SC_PAGESIZE") / 1024
 
 
 class LoadError(Exception):
@@ -180,6 +179,9 @@ class Load:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.window: int = options.window
+        self.interval = SECOND / options.rate if options.rate else 0.0  #: ns between two messages of all; 0 as fast as it goes
+        self.slot = 0  #: the next place in the timetable
+        self.pace_began = 0
         self.content = bytes(b"abcdefghijklmnopqrstuvwxyz"[i % 26] for i in range(options.payload))
         self.context = ssl.create_default_context(cafile=options.ca) if options.ca else None
         self.poll = select.epoll()
@@ -215,6 +217,7 @@ class Load:
         rss_after = self._server_rss_kib()
 
         self.sending = True
+        self.now = self.pace_began = time.monotonic_ns()
         for user in self.users:
             out: list[bytes] = []
             self._fill_window(user, out)
@@ -297,6 +300,11 @@ class Load:
 
     def _turn(self, until: int) -> None:
         """One turn, at most until the given moment."""
+        if self.sending and self.interval:
+            self._pace()
+            until = min(until, int(self.pace_began + self.slot * self.interval))
+            select.select([self.poll], [], [], max(0, until - time.monotonic_ns()) / SECOND)  # epoll counts in milliseconds
+            until = 0
         wait = max(0, until - time.monotonic_ns()) / SECOND
         at = self.at
         for number, events in self.poll.poll(wait, max(len(at), 1)):
@@ -306,6 +314,17 @@ class Load:
             if events & ~select.EPOLLOUT:
                 self._on_readable(user)
         self.now = time.monotonic_ns()
+
+    def _pace(self) -> None:
+        """Whatever is due leaves, if its user's window has room."""
+        self.now = time.monotonic_ns()
+        due = int((self.now - self.pace_began) / self.interval) + 1
+        for slot in range(self.slot, due):
+            user, out = self.users[slot % len(self.users)], list[bytes]()
+            self._fill_window(user, out)
+            if out:
+                self._flush(user, out)
+        self.slot = due
 
     def _run_for(self, seconds: float) -> None:
         until = time.monotonic_ns() + int(seconds * SECOND)
@@ -460,9 +479,12 @@ class Load:
         self._fill_window(user, out)
 
     def _fill_window(self, user: User, out: list[bytes]) -> None:
-        """As many messages as the window lets go; a single one until the conversation has a name."""
+        """As many messages as the window lets go, and the timetable if there is one; a single one until the conversation has a name."""
         most = self.window if user.conversation else 1
         while self.sending and user.sent - user.done < most:
+            due = int(self.pace_began + (user.sent * len(self.users) + user.index) * self.interval) if self.interval else self.now
+            if due > self.now:
+                break
             user.sent += 1
             number = user.sent
             target = b"" if user.conversation else user.partner.uid
@@ -472,7 +494,7 @@ class Load:
             length = _message_size + len(target) + len(self.content)
             head = _pack_message(length, _MESSAGE_REQUEST, number << 1, client_id, user.conversation, ContentType.BINARY, 0, len(target))
             out += (head, target, self.content)
-            user.flights[number % self.window] = Flight(self.now)
+            user.flights[number % self.window] = Flight(due)
             self.sent += 1
 
     def _take_rare(self, user: User, tag_: int, request_id: int, body: bytes, out: list[bytes]) -> None:
@@ -542,16 +564,14 @@ class Load:
 
     def _server_cpu(self) -> float:
         """The server's CPU so far, user and system, all threads, in seconds."""
-        text = self._server_file("stat")
-        fields = text[text.rindex(")") + 2 :].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
+        return self._of_server(cpu_seconds)
 
     def _server_rss_kib(self) -> float:
-        return int(self._server_file("statm").split()[1]) * _PAGE_KIB
+        return self._of_server(rss_kib)
 
-    def _server_file(self, name: str) -> str:
+    def _of_server(self, figure: Callable[[int], float]) -> float:
         try:
-            return Path(f"/proc/{self.options.pid}/{name}").read_text()
+            return figure(self.options.pid)
         except OSError as error:
             raise LoadError(f"the server (process {self.options.pid}) is gone") from error
 
@@ -581,6 +601,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--payload", type=int, default=100, help="bytes of content in a message")
     made.add_argument("--seconds", type=float, default=1.0, help="how long is measured")
     made.add_argument("--warmup", type=float, default=1.0, help="seconds of load before that")
+    made.add_argument("--rate", type=float, default=0.0, help="messages a second of all users; 0 for as fast as the window lets them go")
     made.add_argument("--logins", type=int, default=64, help="logins under way at once")
     made.add_argument("--patience", type=float, default=5.0, help="seconds without a frame after which the server counts as silent")
     made.add_argument("--ca", help="use TLS; the file with the certificate to trust, which must name localhost")

@@ -28,6 +28,9 @@ READY_SECONDS = 20.0  #: until a server must listen; a cold start of Python and 
 STOP_SECONDS = 10.0  #: from SIGTERM until SIGKILL
 TAIL_LINES = 15  #: of a server's log, shown when it fails
 
+_TICK = os.sysconf("SC_CLK_TCK")
+_PAGE_KIB = os.sysconf("SC_PAGESIZE") / 1024
+
 _RELAY_LISTENS = re.compile(r"listening (\S+:\d+)$")
 
 
@@ -57,6 +60,26 @@ def choose_cores() -> Cores:
     """The first core that this process may use for the load (interrupts like it too), the last for the server."""
     usable = sorted(os.sched_getaffinity(0))
     return Cores(server=usable[-1], load=usable[0])
+
+
+def cpu_seconds(pid: int) -> float:
+    """A process's CPU so far, user and system, all its threads, in seconds.
+
+    Raises:
+        OSError: it is gone.
+    """
+    text = Path(f"/proc/{pid}/stat").read_text()
+    fields = text[text.rindex(")") + 2 :].split()
+    return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def rss_kib(pid: int) -> float:
+    """A process's resident memory, in KiB.
+
+    Raises:
+        OSError: it is gone.
+    """
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_KIB
 
 
 @contextmanager
@@ -185,21 +208,25 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def node_command(strategy: str, store: str, certificate: Path | None, more: Sequence[str]) -> list[str]:
-    """The command line of a node on a free port of the loopback.
+def node_command(
+    strategy: str, store: str, certificate: Path | None, more: Sequence[str], *, auth: str = "anonymous", port: int = 0
+) -> list[str]:
+    """The command line of a node on the loopback.
 
     Args:
         strategy: for --strategy.
         store: for --store.
         certificate: the folder of `make_certificate`, for TLS; None for plain TCP.
         more: options after these.
+        auth: for --auth.
+        port: where it listens; 0 for a free one.
     """
-    endpoint = "tcp:0:interface=127.0.0.1"
+    endpoint = f"tcp:{port}:interface=127.0.0.1"
     if certificate is not None:
-        endpoint = f"ssl:0:privateKey={certificate}/key.pem:certKey={certificate}/cert.pem:interface=127.0.0.1"
+        endpoint = f"ssl:{port}:privateKey={certificate}/key.pem:certKey={certificate}/cert.pem:interface=127.0.0.1"
     return [
         *(sys.executable, "-m", "twisted", "im", f"--strategy={strategy}", f"--store={store}", f"--listen={endpoint}"),
-        *("--auth=anonymous", *more),
+        *(f"--auth={auth}", *more),
     ]
 
 

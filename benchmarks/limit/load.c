@@ -5,6 +5,9 @@
    sender. So a user is a row of counters, and no message is kept but its number, its seq and the time of its sending. A message is
    in flight until the receipt of its delivery has reached its sender; so each makes all six packets.
 
+   With a rate, messages leave by a timetable, user after user, and one that has to wait, for its user's window or for this program,
+   counts as sent when it was due: otherwise a server that stalls would be asked less just then ("coordinated omission", G. Tene).
+
    The number that a sender gives its messages (1, 2, 3, …) travels in the client id. Each receiver expects the next one: a lower
    one came twice or too late, a higher one means that something is missing. benchmarks/load_loop.py is the same in Python.
 
@@ -16,6 +19,7 @@
 #include <getopt.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -71,6 +75,7 @@ static int failure = 1; /* the status of a failure; 2 if the server's own bounds
 static int port, pid, window = 1, logins = 64;
 static uint32_t user_count, payload = 100;
 static double seconds = 1, warmup = 1, patience = 5;
+static double interval; /* nanoseconds between two messages of all users; 0 as fast as the window lets them go */
 
 static int poller;
 static struct user *users;
@@ -81,6 +86,7 @@ static size_t out_size, out_room;
 static uint64_t now, last_frame_at, clock_offset_ms; /* nanoseconds, monotonic; and what makes them wall time */
 static uint32_t connected, live, ended;
 static bool sending, ending, measuring;
+static uint64_t pace_began, slot; /* of the timetable: its start, and the next place in it */
 static uint64_t sent, accepted, delivered, receipted, receipts, receipts_told, duplicates, faults;
 static uint64_t histogram[BUCKETS];
 static char first_fault[200];
@@ -248,7 +254,12 @@ static struct user *partner_of(struct user *user)
     return &users[(user - users) ^ 1];
 }
 
-static void send_message(struct user *user)
+static uint64_t due_at(uint64_t place)
+{
+    return pace_began + (uint64_t)(place * interval);
+}
+
+static void send_message(struct user *user, uint64_t due)
 {
     uint32_t number = ++user->sent;
     struct user *partner = partner_of(user);
@@ -263,16 +274,20 @@ static void send_message(struct user *user)
     body[AT_REQUEST_MESSAGE_TARGET_SIZE] = target_size;
     memcpy(body + SIZE_REQUEST_MESSAGE, partner->uid, target_size);
     memcpy(body + SIZE_REQUEST_MESSAGE + target_size, content, payload);
-    user->flights[number % window] = (struct flight){0, now};
+    user->flights[number % window] = (struct flight){0, due};
     sent++;
 }
 
-/* As many messages as the window lets go; a single one until the conversation has a name. */
+/* As many messages as the window lets go, and the timetable if there is one; a single one until the conversation has a name. */
 static void fill_window(struct user *user)
 {
     uint32_t most = user->conversation ? (uint32_t)window : 1;
-    while (sending && user->sent - user->done < most)
-        send_message(user);
+    while (sending && user->sent - user->done < most) {
+        uint64_t due = interval ? due_at((uint64_t)user->sent * user_count + (user - users)) : now;
+        if (due > now)
+            break;
+        send_message(user, due);
+    }
 }
 
 /* Takes out of flight what is accepted and receipted, oldest first, and sends as many. */
@@ -485,11 +500,33 @@ static void on_readable(struct user *user)
     flush(user);
 }
 
+/* Whatever is due leaves, if its user's window has room. */
+static void pace(void)
+{
+    for (; due_at(slot) <= now; slot++) {
+        struct user *user = &users[slot % user_count];
+        fill_window(user);
+        if (out_size)
+            flush(user);
+    }
+}
+
 /* One turn, at most until the given moment. */
 static void turn(uint64_t until)
 {
     static struct epoll_event events[EVENTS];
     now = nanoseconds(CLOCK_MONOTONIC);
+    if (sending && interval) {
+        pace();
+        if (due_at(slot) < until)
+            until = due_at(slot);
+        now = nanoseconds(CLOCK_MONOTONIC);
+        if (until > now) { /* epoll_wait counts in milliseconds */
+            struct timespec left = {(until - now) / SECOND, (until - now) % SECOND};
+            ppoll(&(struct pollfd){poller, POLLIN, 0}, 1, &left, NULL);
+        }
+        until = now;
+    }
     int count = epoll_wait(poller, events, EVENTS, until > now ? (until - now) / 1000000 + 1 : 0);
     if (count < 0 && errno != EINTR)
         fail("epoll_wait: %s", strerror(errno));
@@ -560,7 +597,7 @@ static void read_options(int count, char **words)
         {"port", required_argument, NULL, 'p'},    {"pid", required_argument, NULL, 'i'},     {"users", required_argument, NULL, 'u'},
         {"window", required_argument, NULL, 'w'},  {"payload", required_argument, NULL, 'b'}, {"seconds", required_argument, NULL, 's'},
         {"warmup", required_argument, NULL, 'a'},  {"logins", required_argument, NULL, 'l'},  {"patience", required_argument, NULL, 't'},
-        {NULL, 0, NULL, 0},
+        {"rate", required_argument, NULL, 'r'},    {NULL, 0, NULL, 0},
     };
     for (int option; (option = getopt_long(count, words, "", options, NULL)) != -1;)
         switch (option) {
@@ -572,6 +609,7 @@ static void read_options(int count, char **words)
         case 's': seconds = atof(optarg); break;
         case 'a': warmup = atof(optarg); break;
         case 'l': logins = atoi(optarg); break;
+        case 'r': interval = atof(optarg) > 0 ? SECOND / atof(optarg) : 0; break;
         case 't': patience = atof(optarg); break;
         default: exit(2);
         }
@@ -607,6 +645,7 @@ int main(int count, char **words)
     double rss_after = server_rss_kib();
 
     sending = true;
+    pace_began = now;
     for (uint32_t i = 0; i < user_count; i++) {
         fill_window(&users[i]);
         flush(&users[i]);

@@ -7,16 +7,20 @@ both loads, the C one and the Python one, must find it.
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks.build import build, compiler
 from benchmarks.load import judge
-from benchmarks.servers import choose_cores, environment, running
+from benchmarks.servers import choose_cores, cpu_seconds, environment, running
+from benchmarks.terminal import IN_MEMORY, file_system
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the benchmark reads CPU and memory from /proc: Linux only")
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler, so neither the limit nor the C load can be built")
@@ -42,9 +46,11 @@ def rows(outcome: subprocess.CompletedProcess[str]) -> list[dict[str, object]]:
 
 def test_short_run_gives_every_figure() -> None:
     """If this fails, `--json` lacks figures that the budget is judged by, or a node loses messages under load."""
-    found = rows(bench("--quick", "--json", "--window", "1,8"))
-    assert [row["window"] for row in found] == [1, 8]
+    found = rows(bench("--quick", "--json", "--window", "1,8", "--store", "memory,sqlite"))
+    assert [(row["store"], row["window"]) for row in found] == [("memory", 1), ("memory", 8), ("sqlite", 1), ("sqlite", 8)]
     for row in found:
+        assert (row["file_system"] is None) == (row["store"] == "memory")
+        assert row["rate"] is None
         assert all(row[name] is not None for name in NEVER_NULL)
         assert all((row[name] is None) == (compiler() is None) for name in OF_THE_LIMIT)
         assert row["faults"] == []
@@ -60,9 +66,48 @@ def test_short_run_under_tls() -> None:
     assert row["faults"] == []
 
 
+def test_half_load_is_a_row_of_its_own(tmp_path: Path) -> None:
+    """If this fails, nobody can say how long a message is on its way on a server that is not saturated."""
+    full, half = rows(bench("--quick", "--json", "--window", "8", "--store", "sqlite", "--half", "--no-limit", "--data", str(tmp_path)))
+    assert full["rate"] is None
+    assert half["rate"] == int(full["delivered_per_s"] / 2)  # type: ignore[operator]
+    assert half["faults"] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_is_not_taken_for_a_disk() -> None:
+    """If this fails, figures of a durable store on tmpfs look like those of a disk."""
+    assert file_system(Path("/dev/shm")) in IN_MEMORY
+    assert file_system(Path("/proc/self")) == "proc"
+    outcome = bench("--quick", "--window", "1", "--store", "sqlite", "--rate", "100", "--no-limit", "--data", "/dev/shm")
+    assert outcome.returncode == 0, outcome.stderr
+    assert "IS MEMORY" in outcome.stderr
+
+
+@needs_compiler
+@pytest.mark.parametrize("driver", ["c", "python"])
+def test_paced_load_counts_what_a_stall_keeps_waiting(driver: str, tmp_path: Path) -> None:
+    """If this fails, a server that stalls for half a second gets good percentiles, since it is asked less just then."""
+    load = [str(build("load"))] if driver == "c" else [sys.executable, "-m", "benchmarks.load_loop"]
+    words = ["--users=10", "--window=1", "--rate=2000", "--seconds=2", "--warmup=0.05"]
+    with running("relay", [str(build("relay"))], choose_cores().server, tmp_path) as server:
+        command = [*load, f"--port={server.port}", f"--pid={server.pid}", *words]
+        with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+            while cpu_seconds(server.pid) < 0.05 and process.poll() is None:  # by then it is under load
+                time.sleep(0.01)
+            server.process.send_signal(signal.SIGSTOP)
+            threading.Timer(0.5, server.process.send_signal, [signal.SIGCONT]).start()
+            told, _ = process.communicate(timeout=60)
+    found = json.loads(told)
+    assert judge(found) == []
+    assert found["p99_ms"] > 200
+
+
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
+        (["--rate", "5", "--half"], "not allowed with"),
+        (["--data", "/nowhere"], "a folder that exists, not '/nowhere'"),
         (["--users", "3"], "even number"),
         (["--window", "8,none"], "at least 1, not 'none'"),
         (["--store", "cellar"], "takes memory"),
