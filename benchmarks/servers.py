@@ -226,7 +226,7 @@ def node_command(
         endpoint = f"ssl:{port}:privateKey={certificate}/key.pem:certKey={certificate}/cert.pem:interface=127.0.0.1"
     return [
         *(sys.executable, "-m", "twisted", "im", f"--strategy={strategy}", f"--store={store}", f"--listen={endpoint}"),
-        *(f"--auth={auth}", *more),
+        *(f"--auth={auth}", "--data=data", *more),  # in its working directory, whatever the environment says
     ]
 
 

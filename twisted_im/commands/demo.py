@@ -93,7 +93,7 @@ class NodeProcess(ProcessProtocol):
     def __init__(self, reactor: Any, folder: Path, pem: Path, store: str) -> None:
         self._reactor = reactor
         self._folder = folder
-        self._options = [f"--store={store}", "--auth=anonymous", "--name=demo"]
+        self._options = [f"--store={store}", "--data=data", "--auth=anonymous", "--name=demo"]
         self._pem = pem
         self._told: deque[str] = deque(maxlen=5)
         self._rest = b""
