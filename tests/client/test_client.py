@@ -17,7 +17,7 @@ from tests.client.party import Party
 from tests.running import certificate
 from twisted_im.client.client import Client
 from twisted_im.client.state import FileState, Kept, MemoryState
-from twisted_im.client.values import Accepted, LeftOut, Life, Message, Standing
+from twisted_im.client.values import Accepted, LeftOut, Life, Message, Receipt, Standing
 from twisted_im.core.connection import Limits
 from twisted_im.errors import Disconnect, ImError, LocalProtocolError, Status
 from twisted_im.storage.memory import MemoryStore
@@ -123,6 +123,20 @@ class TestDelivery(Party):
         bob.startService()
         await self.until(lambda: len(self.shown[bob]) == 700)
         self.assertEqual(self.texts(bob), [f"{i}" for i in range(700)])
+
+    async def test_a_receipt_that_was_not_sent_is_sent_by_the_next_run(self) -> None:
+        """If this fails, somebody whose program ended between showing a message and confirming it counts as never having got it."""
+        await self.serve()
+        state = MemoryState()
+        bob, alice = await self.online("bob", "alice")
+        await bob.stopService()
+        sent = await alice.send("bob", "hello").accepted
+        state.save(Kept(device=bob.device, account="/bob", cursors={sent.conversation: sent.seq}))
+        again = self.client("bob", state=state)
+        await again.when_online()
+        await self.until(lambda: self.told[alice]["receipt"])
+        self.assertEqual(self.told[alice]["receipt"], [Receipt(sent.conversation, sent.seq, ReceiptType.DELIVERED, "bob")])
+        self.assertEqual(self.shown[again], [])
 
     async def test_refused_messages_are_told(self) -> None:
         """If this fails, an application waits for ever for a message that the server will never take."""

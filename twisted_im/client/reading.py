@@ -109,6 +109,7 @@ class Reader:
         self._position = self._kept.position
         self._adopt: tuple[int, dict[int, int]] | None = None
         self._fresh: dict[int, int] = {}  # shown, and not yet saved: conversation → seq of its last visible row
+        self._recalled = dict(self._kept.cursors)  # of the run before, which may have ended before it could confirm them
         self._due: dict[tuple[int, int], int] = {}  # receipts to be sent: (conversation, type) → seq
         self._told: dict[tuple[int, int], int] = {}  # receipts under way
         self._read: dict[int, int] = {}  # read by the application, perhaps before it counts as shown
@@ -207,6 +208,9 @@ class Reader:
             for row in page.conversations:
                 heads[row.conversation] = row.head
                 cursor = self._kept.cursors.setdefault(row.conversation, min(row.cursor, row.head))
+                recalled = self._recalled.pop(row.conversation, 0)
+                if row.cursor < recalled <= row.head:
+                    self._due[row.conversation, ReceiptType.DELIVERED] = recalled
                 if row.floor > max(cursor, self.inbox.shown(row.conversation)):
                     self._skipped.add(row.conversation)
                 self._queued(self.inbox.listed(row.conversation, head=row.head, floor=row.floor, cursor=row.cursor))
