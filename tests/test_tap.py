@@ -76,7 +76,12 @@ def test_users_in_the_store(tmp_path: Path) -> None:
         assert token
         token = login("alice", token, LoginMethod.RESUME)
         assert token
-        subprocess.run([*user, "disable", "alice", store], env=ENVIRONMENT, check=True, timeout=DEADLINE)
+        with Talk(address) as talk:
+            assert talk.login("alice", b"other") == Status.OK
+            subprocess.run([*user, "disable", "alice", store], env=ENVIRONMENT, check=True, timeout=DEADLINE)
+            word, _, _, body = talk.hear()
+            assert word == tag(Kind.NOTIFY, Command.DISCONNECT), "a session that was open goes on"
+            assert CODECS[Kind.NOTIFY, Command.DISCONNECT].read(body).code == Disconnect.KICKED
         assert login("alice", token, LoginMethod.RESUME) is login("alice", b"other") is None
         process.send_signal(signal.SIGTERM)
         rest, _ = process.communicate(timeout=DEADLINE)

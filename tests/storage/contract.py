@@ -589,6 +589,27 @@ class StoreContract(StoreCase):
         await self.store.open_session(STRANGER, PHONE, b"", "n")
         assert (await self.store.account(ALICE))[1:3] == ("", False)
 
+    async def test_who_may_not_go_on(self) -> None:
+        """If this fails, somebody who was shut out, or whose device was removed, goes on as long as the connection lasts; or is cut off
+        when he has come back since."""
+        mark, _ = await self.store.ended_since(0)
+        laptop = (await self.store.open_session(BOB, LAPTOP, b"", "n")).number
+        phone = (await self.store.open_session(BOB, PHONE, b"", "n")).number
+        assert await self.store.ended_since(mark) == (mark, [])
+        await self.store.remove_device(BOB, PHONE)
+        await self.store.set_account(BOB, None, False)
+        mark, ended = await self.store.ended_since(mark)
+        assert [tuple(each)[:2] for each in ended] == [(BOB, PHONE)]
+        assert phone <= ended[0].number
+        again = (await self.store.open_session(BOB, PHONE, b"", "n")).number
+        assert again > ended[0].number
+        await self.store.set_account(BOB, "a hash", None)
+        await self.store.set_account(ALICE, None, True)
+        mark, ended = await self.store.ended_since(mark)
+        assert [tuple(each)[:2] for each in ended] == [(BOB, b""), (ALICE, b"")]
+        assert max(laptop, again) <= ended[0].number
+        assert await self.store.ended_since(mark) == (mark, [])
+
     async def test_a_list_of_accounts(self) -> None:
         """If this fails, whoever looks after the users misses some of them, or sees some twice."""
         known = sorted([ALICE, BOB, CAROL, b"acme\0alice"])

@@ -58,6 +58,8 @@ class Access:
         node.strangers[State.START] = {hello: self.hello, end: self.farewell}
         node.strangers[State.GREETED] = {login: self.login, ping: self._stranger_ping, end: self.farewell}
         node.on_lost.append(self.lost)
+        node.on_renewed.append(self.look_for_ended)
+        self._ended_mark = 0
         node.register(Kind.REQUEST, Command.LOGOUT, self.logout)
         node.register(Kind.REQUEST, Command.PING, self._ping)
         node.register(Kind.RESPONSE, Command.PING, self._pong)
@@ -228,6 +230,15 @@ class Access:
         if self._node.sessions.remove(session):
             self._node.router.detach(session)
             self._node.counters.sessions = len(self._node.sessions)
+
+    @inlineCallbacks
+    def look_for_ended(self) -> Any:
+        """Ends the sessions that may not go on since somebody has changed the account, or removed the device, in the store."""
+        self._ended_mark, found = yield self._node.store.ended_since(self._ended_mark)
+        for ended in found:
+            for session in self._node.sessions.of(ended.user):
+                if session.number <= ended.number and ended.device in (b"", session.device):
+                    self.end(session, ImError(Disconnect.KICKED))
 
     def logout(self, session: Session, frame: Frame) -> Deferred[None]:
         _LOGOUT.read(frame[3])

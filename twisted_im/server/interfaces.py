@@ -111,6 +111,14 @@ class Device(NamedTuple):
     label: bytes
 
 
+class Ended(NamedTuple):
+    """Sessions that may not go on: those of one device, or of all (b""), with a number up to this."""
+
+    user: bytes
+    device: bytes
+    number: int
+
+
 class Account(NamedTuple):
     """A user, as the store knows it."""
 
@@ -214,6 +222,10 @@ class IStore(Interface):
 
     def accounts(users: Sequence[bytes], create: bool) -> Deferred[set[bytes]]:
         """Which of these existed already; with `create` the others are made."""
+
+    def ended_since(mark: int) -> Deferred[tuple[int, Sequence[Ended]]]:
+        """Whose sessions have been ended since a mark, by a change of their account or the removal of their device, whoever did it; and the
+        next mark. 0 is the first. What is older than some thousands of these may be left out."""
 
     def account(user: bytes) -> Deferred[Account | None]:
         """One account, or None."""

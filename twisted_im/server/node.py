@@ -63,6 +63,7 @@ class Node:
         commands: what an open session may ask for, by tag; features fill it through `register`.
         strangers: the same for connections that have not logged in, by state.
         on_lost: called with each pump that is gone.
+        on_renewed: called every other second or so, when this node's lease was renewed; may give a Deferred.
         known: users known to exist: one that was found once is not looked up again.
         pumps, sessions: who is here; newcomers are the pumps that have not logged in, oldest first.
         counters: what it has done.
@@ -108,10 +109,11 @@ class Node:
         self.commands: dict[int, Handler] = {}
         self.strangers: dict[State, dict[int, Handler]] = {}
         self.on_lost: list[Callable[[Pump], object]] = []
+        self.on_renewed: list[Callable[[], Any]] = []
         self.known: set[bytes] = set()
         self._drained: Deferred[None] | None = None
         self._stopped = False
-        self.tenure = Tenure(store, reactor, name, boot=boot or new_boot(), standby=standby, lost=self._store_failed)
+        self.tenure = Tenure(store, reactor, name, boot=boot or new_boot(), standby=standby, lost=self._store_failed, renewed=self._renewed)
         self._store_broken = False
         for feature in features:
             feature(self)
@@ -171,6 +173,10 @@ class Node:
         last = notify(Command.REDIRECT, delay=int(delay * 1000), address=address.encode("ascii"))
         for pump in list(self.pumps):
             pump.disconnect(ImError(Disconnect.SHUTTING_DOWN), last=last if pump.connection.state is State.OPEN else None)
+
+    def _renewed(self) -> None:
+        for call in self.on_renewed:
+            maybeDeferred(call).addErrback(lambda failure: log.warn("after a renewal: {why}", why=failure.getErrorMessage()))
 
     def _store_failed(self, failure: Failure) -> None:
         self._store_broken = True

@@ -130,6 +130,10 @@ class Sessions:
         """The session of one device."""
         return self._by_device.get((user, device))
 
+    def of(self, user: bytes) -> tuple[Session, ...]:
+        """The sessions of one user."""
+        return self.by_user.get(user, ())
+
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._by_device.values()))
 

@@ -70,6 +70,7 @@ class Tenure:
         boot: 16 bytes of this run's own; see `new_boot`.
         standby: wait while another process has the name, and do not fail.
         lost: called, once, when another process has taken the name.
+        renewed: called after each renewal.
         gone: whether the process of a boot id has certainly ended.
     """
 
@@ -82,6 +83,7 @@ class Tenure:
         boot: bytes,
         standby: bool,
         lost: Callable[[Failure], object],
+        renewed: Callable[[], object] = lambda: None,
         gone: Callable[[bytes], bool] = is_gone,
     ) -> None:
         self._store = store
@@ -90,6 +92,7 @@ class Tenure:
         self._boot = boot
         self._standby = standby
         self._lost = lost
+        self._renewed = renewed
         self._gone = gone
         self._timer: Any = None
         self._waiting: Deferred[None] | None = None
@@ -157,6 +160,7 @@ class Tenure:
             return  # the store is broken, and its node is told by whoever writes
         if not self._over:
             self._timer = self._reactor.callLater(RENEWAL, self._renew)
+            self._renewed()
 
     @inlineCallbacks
     def release(self) -> Any:

@@ -27,6 +27,7 @@ from twisted_im.server.interfaces import (
     Append,
     Cursor,
     Device,
+    Ended,
     IStore,
     Lease,
     Members,
@@ -59,6 +60,9 @@ _NO_SUCH = _no_such()
 #: Larger batches would not help a store that has no disk, and their rows would have left the processor's cache when they are answered:
 #: measured, 3.5 µs a message instead of 6 with a thousand busy connections.
 BATCH = 256
+
+#: Ended sessions that are remembered, at least, for a node to notice.
+ENDED = 10_000
 
 
 class _Conversation:
@@ -129,6 +133,8 @@ class MemoryStore:
         self._accounts: dict[bytes, Account] = {}
         self._devices: dict[bytes, dict[bytes, _Device]] = {}
         self._sessions = 0
+        self._ended: list[Ended] = []
+        self._ended_before = 0
         self._leases: dict[str, Lease] = {}
 
     def open(self) -> None:
@@ -347,7 +353,17 @@ class MemoryStore:
         return succeed([Device(device, known.number, known.last_login, known.label) for device, known in mine])
 
     def remove_device(self, user: bytes, device: bytes) -> Deferred[bool]:
+        self._end(user, device)
         return succeed(self._devices.get(user, {}).pop(device, None) is not None)
+
+    def ended_since(self, mark: int) -> Deferred[tuple[int, Sequence[Ended]]]:
+        return succeed((self._ended_before + len(self._ended), self._ended[max(mark - self._ended_before, 0) :]))
+
+    def _end(self, user: bytes, device: bytes) -> None:
+        self._ended.append(Ended(user, device, self._sessions))
+        if len(self._ended) > 2 * ENDED:
+            del self._ended[:ENDED]
+            self._ended_before += ENDED
 
     def use_token(self, user: bytes, device: bytes, token: bytes, oldest: int) -> Deferred[bool]:
         known = self._devices.get(user, {}).get(device)
@@ -383,6 +399,8 @@ class MemoryStore:
         if disabled is not None:
             known = known._replace(disabled=disabled)
         self._accounts[user] = known
+        if password is not None or disabled:
+            self._end(user, b"")
         return self.revoke_tokens(user).addCallback(lambda _: new)
 
     def list_accounts(self, after: bytes, limit: int) -> Deferred[Sequence[Account]]:

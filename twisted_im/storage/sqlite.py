@@ -33,6 +33,7 @@ from twisted_im.server.interfaces import (
     Append,
     Cursor,
     Device,
+    Ended,
     IStore,
     Lease,
     Members,
@@ -57,6 +58,8 @@ BATCH = 512
 LONG_LOG = 4 * 1024 * 1024
 #: Seconds between looks at the log's length and at old messages.
 HOUSEKEEPING = 5.0
+#: Ended sessions that are remembered, at least, for a node to notice.
+ENDED = 10_000
 #: Old messages let go in one transaction: others wait for it.
 SHARE = 2000
 
@@ -289,6 +292,7 @@ class SqliteStore:
         done.addCallback(lambda more: self._again(0.1 if more else HOUSEKEEPING))
 
     def _clear_out(self) -> bool:
+        self._writer.execute("DELETE FROM ended WHERE id <= (SELECT max(id) FROM ended) - ?", (ENDED,))
         buried = self._bury(self._now())
         gone = self._let_go(int((self._clock() - self._retention) * 1000)) if self._retention else 0
         return SHARE in (buried, gone)
@@ -529,7 +533,18 @@ class SqliteStore:
         self._log.forget_device(user, device)
         self._writer.execute("DELETE FROM cursors WHERE device = ?", found)
         self._writer.execute("DELETE FROM devices WHERE id = ?", found)
+        self._end(user, device)
         return True
+
+    def _end(self, user: bytes, device: bytes) -> None:
+        self._writer.execute("INSERT INTO ended (user, device, session) VALUES (?, ?, ?)", (user, device, self._log.sessions))
+
+    def ended_since(self, mark: int) -> Deferred[tuple[int, Sequence[Ended]]]:
+        return self._read(self._ended_since, mark)
+
+    def _ended_since(self, mark: int) -> tuple[int, list[Ended]]:
+        found = self._reader.execute("SELECT user, device, session, id FROM ended WHERE id > ? ORDER BY id", (mark,)).fetchall()
+        return (found[-1][3] if found else mark), [Ended(*row[:3]) for row in found]
 
     def accounts(self, users: Sequence[bytes], create: bool) -> Deferred[set[bytes]]:
         return self._write(self._make_accounts, users) if create else self._read(self._existing, self._reader, users)
@@ -564,6 +579,8 @@ class SqliteStore:
             "UPDATE users SET password = coalesce(?, password), disabled = coalesce(?, disabled) WHERE name = ?", (password, disabled, user)
         )
         self._revoke_tokens(user)
+        if password is not None or disabled:
+            self._end(user, b"")
         return new
 
     def list_accounts(self, after: bytes, limit: int) -> Deferred[Sequence[Account]]:

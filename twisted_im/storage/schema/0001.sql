@@ -77,6 +77,13 @@ CREATE TABLE devices (
     UNIQUE (user, device)
 );
 
+CREATE TABLE ended (                 -- sessions that may not go on, for nodes to notice
+    id INTEGER PRIMARY KEY,
+    user BLOB NOT NULL,
+    device BLOB NOT NULL,            -- empty for all of the user's
+    session INTEGER NOT NULL         -- up to this number
+);
+
 CREATE TABLE cursors (
     device INTEGER NOT NULL,
     conversation INTEGER NOT NULL,
