@@ -163,6 +163,10 @@ class TestResume(Entering):
         await other.login("alice", secret=b"right")
         await other.ask(Command.DEVICES, action=DevicesAction.REMOVE, device=b"alice's notebook")
         assert await self.resumed(token) is Status.NOT_AUTHENTICATED
+        raw = await self.greeted()
+        out = (await raw.login("alice", secret=b"right", device=b"alice's notebook")).resume
+        await raw.ask(Command.LOGOUT)
+        assert await self.resumed(out) is Status.NOT_AUTHENTICATED
 
     async def test_a_disabled_user(self) -> None:
         """If this fails, a user who was disabled gets in, or is told more than a stranger."""

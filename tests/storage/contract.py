@@ -641,6 +641,11 @@ class StoreContract(StoreCase):
         await self.store.open_session(BOB, PHONE, b"", "n", three)
         assert [await use(token) for token in (two, one, three, one)] == [False, True, True, False]
         assert not await use(three, oldest=int(self.clock.now * 1000)), "too old"
+        await self.store.revoke_tokens(BOB, LAPTOP)
+        assert await use(three), "of another device"
+        await self.store.revoke_tokens(BOB, PHONE)
+        assert not await use(three)
+        await self.store.open_session(BOB, PHONE, b"", "n", three)
         await self.store.revoke_tokens(BOB)
         assert not await use(three)
         for change in (("a hash", None), (None, False)):

@@ -295,7 +295,7 @@ server need not do the slow work of checking one. It may be empty: this server g
 - Each login gives a new one, a login by method 4 too. The one that was used last stays good until the new one has been used, so an
   answer that is lost shuts nobody out.
 - It ends when it has not been used for the time that the operator has set ($resume_days days by default), when the password changes,
-  when the account is disabled, and when the device is removed. A logout does not end it: a client that logs out forgets it.
+  when the account is disabled, and when the device is removed or logs out.
 
 - **epoch** names the life of the server's store. Keep it with your cursors. If it is another than the kept one, the store began
   anew: conversation ids, seqs and positions kept from before mean nothing. Forget them, sync from 0, and tell the person.

@@ -243,6 +243,7 @@ class Access:
     def logout(self, session: Session, frame: Frame) -> Deferred[None]:
         _LOGOUT.read(frame[3])
         answered = self._node.ledger.answered()  # what came before it has its answer first
+        answered.addCallback(lambda _: self._node.store.revoke_tokens(session.user, session.device))
         return answered.addCallback(lambda _: self.end(session, ImError(Disconnect.NORMAL), last=response(Command.LOGOUT, frame[1])))
 
     def window(self, session: Session, frame: Frame) -> None:

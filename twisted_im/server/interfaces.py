@@ -210,8 +210,8 @@ class IStore(Interface):
         """Whether this is the hash of a resume token of this device, given after the time `oldest` (milliseconds). The one given last takes
         the place of the one before, which is good until then: its answer may have been lost on the way."""
 
-    def revoke_tokens(user: bytes) -> Deferred[None]:
-        """Forgets the resume tokens of all the user's devices."""
+    def revoke_tokens(user: bytes, device: bytes = b"") -> Deferred[None]:
+        """Forgets the resume tokens of one device, or of all the user's."""
 
     def devices(user: bytes) -> Deferred[Sequence[Device]]:
         """The user's devices, by id."""

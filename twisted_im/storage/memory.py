@@ -376,9 +376,10 @@ class MemoryStore:
                 return succeed(True)
         return succeed(False)
 
-    def revoke_tokens(self, user: bytes) -> Deferred[None]:
-        for device in self._devices.get(user, {}).values():
-            device.tokens.clear()
+    def revoke_tokens(self, user: bytes, device: bytes = b"") -> Deferred[None]:
+        for each, known in self._devices.get(user, {}).items():
+            if device in (b"", each):
+                known.tokens.clear()
         return succeed(None)
 
     def accounts(self, users: Sequence[bytes], create: bool) -> Deferred[set[bytes]]:

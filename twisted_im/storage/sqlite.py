@@ -503,14 +503,14 @@ class SqliteStore:
             self._writer.execute("UPDATE devices SET token = next_token, token_time = next_token_time WHERE id = ?", found[:1])
         return True
 
-    def revoke_tokens(self, user: bytes) -> Deferred[None]:
-        return self._write(self._revoke_tokens, user)
+    def revoke_tokens(self, user: bytes, device: bytes = b"") -> Deferred[None]:
+        return self._write(self._revoke_tokens, user, device)
 
-    def _revoke_tokens(self, user: bytes) -> None:
+    def _revoke_tokens(self, user: bytes, device: bytes = b"") -> None:
         self._writer.execute(
             "UPDATE devices SET token = x'', token_time = 0, next_token = x'', next_token_time = 0"
-            " WHERE user = (SELECT id FROM users WHERE name = ?)",
-            (user,),
+            " WHERE user = (SELECT id FROM users WHERE name = ?) AND ? IN (x'', device)",
+            (user, device),
         )
 
     def devices(self, user: bytes) -> Deferred[Sequence[Device]]:
