@@ -14,7 +14,8 @@ class Places(Served):
     async def told_full(self, raw: Raw) -> None:
         """It must have been turned away, with the advice to come back."""
         assert await raw.disconnected() is Disconnect.FULL
-        assert (raw.got[-1].values.come_back, raw.got[-1].values.retry_after) == (1, 5000)
+        assert raw.got[-1].values.come_back == 1
+        assert 2000 <= raw.got[-1].values.retry_after < 6000
 
     async def test_a_patient_crowd_and_sitters(self) -> None:
         """If this fails, strangers who connect and do nothing keep users out; or users who come all at once push each other out."""

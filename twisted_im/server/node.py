@@ -113,6 +113,7 @@ class Node:
         self.known: set[bytes] = set()
         self._drained: Deferred[None] | None = None
         self._stopped = False
+        self._turned_away = 0
         self.tenure = Tenure(store, reactor, name, boot=boot or new_boot(), standby=standby, lost=self._store_failed, renewed=self._renewed)
         self._store_broken = False
         for feature in features:
@@ -211,7 +212,8 @@ class Node:
 
     def _turn_away(self, pump: Pump) -> None:
         self.newcomers.pop(pump, None)
-        pump.disconnect(ImError(Disconnect.FULL, retry_after=5000))
+        self._turned_away += 1  # each a little later than the one before, so that they do not come back all at once
+        pump.disconnect(ImError(Disconnect.FULL, retry_after=2000 + self._turned_away * 617 % 4000))
 
     def pump_lost(self, pump: Pump, reason: Failure) -> None:
         self.pumps.discard(pump)
