@@ -27,7 +27,7 @@ COMMIT_BITS = 20
 #: Added to the content type of a message that was addressed to a user.
 ADDRESSED = 256
 #: Rows in one statement.
-ROWS = 64
+ROWS = 128
 #: Integers in SQLite have a sign.
 HIGHEST = 2**63 - 1
 _READ = int(ReceiptType.READ)
@@ -157,7 +157,7 @@ class Log:
                 self._db.execute("RELEASE messages")
                 self.forget()
                 stored = self._append_messages(messages, moment, known=self._known(messages))
-        return stored, [self._receipt(cursor) for cursor in cursors]
+        return stored, self._keep_receipts(cursors) if cursors else []
 
     def _append_messages(
         self, messages: Sequence[Append], moment: int, *, known: dict[tuple[bytes, bytes], tuple[Any, ...]]
@@ -186,11 +186,12 @@ class Log:
                 continue
             conversation.head = seq = conversation.head + 1
             changed.add(conversation)
-            place = (conversation.id, seq, moment)
-            rows.append((first + len(rows), *place, conversation.members[sender], device, client_id, content_type, life, content))
+            number = conversation.id
+            rows.append((first, number, seq, moment, conversation.members[sender], device, client_id, content_type, life, content))
+            first += 1
             if known:
-                known[sender, client_id] = (*place, content_type, life, content)
-            results.append((*place, conversation.version, False))
+                known[sender, client_id] = (number, seq, moment, content_type, life, content)
+            results.append((number, seq, moment, conversation.version, False))
         _insert(self._db, "INSERT INTO messages VALUES", 10, rows)
         return results
 
@@ -225,30 +226,37 @@ class Log:
         find = "SELECT name FROM directs JOIN users ON users.id IN (low, high) WHERE conversation = ?"
         return {name for (name,) in self._db.execute(find, (conversation,))}
 
-    def _receipt(self, cursor: Cursor) -> Moved | ImError:
-        user, device_id, session, number, seq, kind = cursor
-        conversation = self._conversations.get(number) or self._conversation(number)
-        if conversation is None or user not in conversation.members:
-            return ImError(Status.NO_SUCH, "no such conversation, or none of yours")
-        if not 0 < seq <= conversation.head:
-            return ImError(Status.BAD_VALUE, f"a receipt for {seq}, where the newest is {conversation.head}")
-        device = self._devices.get((user, device_id)) or self._device(user, device_id)
-        if device is None or device.session != session:
-            return ImError(Status.CONFLICT, "the device has a newer session, or was removed")
-        cursors = device.cursors
-        if number not in cursors:
-            cursors[number] = self._cursor(device.id, number)
-        if seq > cursors[number]:
-            cursors[number] = self._moved_cursors[device.id, number] = seq
-        marks = conversation.marks[user]
-        at = 1 if kind == _READ else 0
-        moved = seq > marks[at]
-        if moved or seq > marks[0]:
-            marks[at] = max(seq, marks[at])
-            marks[0] = max(seq, marks[0])
-            self._moved_marks[number, conversation.members[user]] = marks
-            self._changed.add(conversation)
-        return moved, marks[at], conversation.version
+    def _keep_receipts(self, receipts: Sequence[Cursor]) -> list[Moved | ImError]:
+        results: list[Moved | ImError] = []
+        conversations, devices, changed = self._conversations, self._devices, self._changed
+        for user, device_id, session, number, seq, kind in receipts:
+            conversation = conversations.get(number) or self._conversation(number)
+            if conversation is None or user not in conversation.members:
+                results.append(ImError(Status.NO_SUCH, "no such conversation, or none of yours"))
+                continue
+            if not 0 < seq <= conversation.head:
+                results.append(ImError(Status.BAD_VALUE, f"a receipt for {seq}, where the newest is {conversation.head}"))
+                continue
+            device = devices.get((user, device_id)) or self._device(user, device_id)
+            if device is None or device.session != session:
+                results.append(ImError(Status.CONFLICT, "the device has a newer session, or was removed"))
+                continue
+            cursors = device.cursors
+            if number not in cursors:
+                cursors[number] = self._cursor(device.id, number)
+            if seq > cursors[number]:
+                cursors[number] = self._moved_cursors[device.id, number] = seq
+            marks = conversation.marks[user]
+            moved = seq > marks[kind == _READ]
+            if moved:
+                if kind == _READ:
+                    marks[1] = seq
+                if seq > marks[0]:
+                    marks[0] = seq
+                self._moved_marks[number, conversation.members[user]] = marks
+                changed.add(conversation)
+            results.append((moved, marks[kind == _READ], conversation.version))
+        return results
 
     def _write_changes(self) -> None:
         """Writes what has changed in memory only so far."""
