@@ -243,8 +243,9 @@ class Bench:
         cpu, own = cpu_seconds(server.pid) - cpu, time.process_time() - own
         crowd.stay_for(SETTLE)
         memory = rss_kib(server.pid) - memory
+        tells = not self._how.most and not self._how.resumes  # of few, chance decides; and who comes twice leaves something behind
         found = {
-            "rss_kib_per_connection": None if self._how.most else round(memory / self.count, 3),  # of few, chance decides
+            "rss_kib_per_connection": round(memory / self.count, 3) if tells else None,
             "logins_per_s": round(self.count / seconds, 1),
             "cpu_us_per_login": round(cpu / self.count * 1e6, 1),
             "server_core_share": round(cpu / seconds, 3),

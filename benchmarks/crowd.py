@@ -2,7 +2,8 @@
 
 Strategy: as bare as the load (`benchmarks.load_loop`), so that ten thousand cost less here than on the server. A login is a hello, its
 answer, a login, its answer, as in the client library. Whoever is turned away comes back when a client would: after the server's hint, or
-else by the library's own full jitter. Only the first attempt of a storm is everybody's at once. Whose resume token is refused proves itself as at first.
+else by the library's own full jitter. Only the first attempt of a storm is everybody's at once. Whose resume token is
+refused proves itself as at first.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def test_every_way_in_gives_every_figure() -> None:
     for row in found:
         assert all(isinstance(row[name], float) and row[name] >= 0 for name in NUMBERS), row
         assert (row["file_system"] is None) == (row["store"] == "memory")
-        assert (row["rss_kib_per_connection"] is None) == (row["method"] == "password")
+        assert (row["rss_kib_per_connection"] is None) == (row["method"] in ("password", "resume"))
         assert row["connections"] == 30
 
 
