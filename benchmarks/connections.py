@@ -29,6 +29,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from benchmarks.crowd import Crowd, CrowdError, Who
 from benchmarks.servers import (
     STOP_SECONDS,
@@ -76,6 +80,7 @@ The server runs on one core and the crowd on another; CPU and memory are the ser
 LOGINS = 64  #: under way at once while logins are measured
 TLS_STORM = 1000  #: under way at once in a storm under TLS: the crowd must be through with them in the 5 s that a server gives them
 SETTLE = 0.3  #: seconds between the last login and the look at the memory
+AUDIENCE = "benchmarks"  #: of the tokens
 PASSWORD = "the same for all"
 SHARES = ("p50", "p99", "max")  #: of the pings
 
@@ -89,29 +94,45 @@ class Method:
 
     Attributes:
         code: of the wire.
-        auth: writes what the server needs into a folder, for these users; gives the value of --auth.
-        secret: what a user logs in with.
+        prepare: writes what the server needs for these users into a folder; gives the server's options, and each user's secret.
         most: connections of a row, where a login costs too much for more; None for as many as are asked for.
+        resumes: this is the way in for the first login only; those that are measured are by resume token.
     """
 
     code: LoginMethod
-    auth: Callable[[Path, Sequence[str]], str]
-    secret: Callable[[str], bytes]
+    prepare: Callable[[Path, Sequence[str]], tuple[list[str], list[bytes]]]
     most: int | None = None
+    resumes: bool = False
 
 
-def _password_file(where: Path, uids: Sequence[str]) -> str:
+def _anybody(where: Path, uids: Sequence[str]) -> tuple[list[str], list[bytes]]:
+    return ["--auth=anonymous"], [b""] * len(uids)
+
+
+def _passwords(where: Path, uids: Sequence[str]) -> tuple[list[str], list[bytes]]:
     """All have the same password and the same hash: to make a hash for each would take as long as to check it."""
     path = where / "passwords"
     write_password(path, "", uids[0], PASSWORD)
     hashed = path.read_text().strip().partition(":")[2]
     path.write_text("".join(f"{uid}:{hashed}\n" for uid in uids))
-    return f"file:{path}"
+    return [f"--auth=file:{path}"], [PASSWORD.encode()] * len(uids)
+
+
+def _tokens(where: Path, uids: Sequence[str]) -> tuple[list[str], list[bytes]]:
+    """Signed by the algorithm that a server takes by default."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    path = where / "issuer.pem"
+    path.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    claims = {"aud": AUDIENCE, "exp": int(time.time()) + 86400}
+    options = ["--auth=none", f"--token-keys={path}", "--token-algorithms=ES256", f"--token-audience={AUDIENCE}"]
+    return options, [jwt.encode({**claims, "sub": uid}, key, "ES256").encode() for uid in uids]
 
 
 METHODS = {
-    "anonymous": Method(LoginMethod.ANONYMOUS, lambda where, uids: "anonymous", lambda uid: b""),
-    "password": Method(LoginMethod.PASSWORD, _password_file, lambda uid: PASSWORD.encode(), most=200),
+    "anonymous": Method(LoginMethod.ANONYMOUS, _anybody),
+    "token": Method(LoginMethod.TOKEN, _tokens),
+    "resume": Method(LoginMethod.ANONYMOUS, _anybody, resumes=True),
+    "password": Method(LoginMethod.PASSWORD, _passwords, most=200),
 }
 
 
@@ -171,12 +192,9 @@ class Bench:
         self._certificate = place if options.tls else None
         self._strategy, self._store, self._method = strategy, store, method
         self._cores: Cores = choose_cores()
-        how = METHODS[method]
-        self.count: int = min(options.count, how.most or options.count)
+        self._how = METHODS[method]
+        self.count: int = min(options.count, self._how.most or options.count)
         self._at_once = min(self.count, TLS_STORM) if options.tls else self.count
-        uids = [f"u{index}" for index in range(self.count)]
-        self._uids = [*uids, "probe"]
-        *self._users, self._prober = (Who(uid.encode(), how.code, how.secret(uid)) for uid in self._uids)
 
     def measure(self) -> Figures:
         """Runs it all.
@@ -188,12 +206,14 @@ class Bench:
         context = None if self._certificate is None else ssl.create_default_context(cafile=str(self._certificate / "cert.pem"))
         with tempfile.TemporaryDirectory(dir=self._place, prefix="node-") as name, on_core(self._cores.load):
             own = Path(name)
-            auth = METHODS[self._method].auth(own, self._uids)
+            uids = [*(f"u{index}" for index in range(self.count)), "probe"]
+            auth, secrets = self._how.prepare(own, uids)
+            *users, prober = (Who(uid.encode(), self._how.code, secret) for uid, secret in zip(uids, secrets, strict=True))
             with self._node(own, auth, 0) as server:
-                crowd = Crowd(server.port, self._users, context)
+                crowd = Crowd(server.port, users, context, resumes=self._how.resumes)
                 try:
                     figures = self._log_in(server, crowd)
-                    figures |= self._storm("cut", server, crowd)
+                    figures |= self._storm("cut", server, crowd, prober)
                     self._stop(server, crowd)
                     stopped = time.monotonic()
                 except BaseException:
@@ -202,24 +222,30 @@ class Bench:
             try:
                 with self._node(own, auth, server.port) as server:
                     figures["restart_s"] = round(time.monotonic() - stopped, 3)
-                    figures |= self._storm("restart", server, crowd)
+                    figures |= self._storm("restart", server, crowd, prober)
                     self._stop(server, crowd)
             finally:
                 crowd.close()
         return self._row(figures)
 
-    def _node(self, own: Path, auth: str, port: int) -> Any:
+    def _node(self, own: Path, auth: Sequence[str], port: int) -> Any:
         command = node_command(self._strategy, self._store, self._certificate, self._options.node_args, auth=auth, port=port)
         return running("node", command, self._cores.server, own)
 
     def _log_in(self, server: Server, crowd: Crowd) -> Figures:
-        memory, cpu, own = rss_kib(server.pid), cpu_seconds(server.pid), time.process_time()
+        memory = rss_kib(server.pid)
+        if self._how.resumes:
+            crowd.gather(LOGINS)
+            crowd.cut()
+            crowd.stay_for(SETTLE)
+        cpu, own = cpu_seconds(server.pid), time.process_time()
         seconds = crowd.gather(LOGINS)
         cpu, own = cpu_seconds(server.pid) - cpu, time.process_time() - own
         crowd.stay_for(SETTLE)
         memory = rss_kib(server.pid) - memory
+        tells = not self._how.most and not self._how.resumes  # of few, chance decides; and who comes twice leaves something behind
         found = {
-            "rss_kib_per_connection": None if METHODS[self._method].most else round(memory / self.count, 3),  # of few, chance decides
+            "rss_kib_per_connection": round(memory / self.count, 3) if tells else None,
             "logins_per_s": round(self.count / seconds, 1),
             "cpu_us_per_login": round(cpu / self.count * 1e6, 1),
             "server_core_share": round(cpu / seconds, 3),
@@ -228,9 +254,9 @@ class Bench:
         say(f"{self}: {found['logins_per_s']:,.0f} logins/s, {found['cpu_us_per_login']:,.0f} µs each")
         return found
 
-    def _storm(self, name: str, server: Server, crowd: Crowd) -> Figures:
+    def _storm(self, name: str, server: Server, crowd: Crowd, prober: Who) -> Figures:
         """All connections are lost, and everybody comes back at once."""
-        with self._probing(server) as probe:
+        with self._probing(server, prober) as probe:
             crowd.port, crowd.turned_away = server.port, 0
             crowd.cut()
             seconds = crowd.gather(self._at_once)
@@ -251,8 +277,7 @@ class Bench:
         crowd.stay(lambda: server.process.poll() is not None or time.monotonic() > give_up)
 
     @contextmanager
-    def _probing(self, server: Server) -> Iterator[Probe]:
-        who = self._prober
+    def _probing(self, server: Server, who: Who) -> Iterator[Probe]:
         command = [sys.executable, "-m", "benchmarks.probe", f"--port={server.port}", f"--uid={who.uid.decode()}"]
         command += [f"--method={who.method}", f"--secret={who.secret.hex()}"]
         if self._certificate is not None:

@@ -2,7 +2,8 @@
 
 Strategy: as bare as the load (`benchmarks.load_loop`), so that ten thousand cost less here than on the server. A login is a hello, its
 answer, a login, its answer, as in the client library. Whoever is turned away comes back when a client would: after the server's hint, or
-else by the library's own full jitter. Only the first attempt of a storm is everybody's at once.
+else by the library's own full jitter. Only the first attempt of a storm is everybody's at once. Whose resume token is
+refused proves itself as at first.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from benchmarks.load_loop import Tls
 from twisted_im.core.pacing import full_jitter
 from twisted_im.wire.codec import ERROR, codec, request, response, tag
 from twisted_im.wire.framing import Frame, FrameReader
-from twisted_im.wire.schema import DEFAULT_MAX_BODY, VERSION, Command, Kind
+from twisted_im.wire.schema import DEFAULT_MAX_BODY, VERSION, Command, Kind, LoginMethod
 
 READ_SIZE = 64 * 1024
 PATIENCE = 90.0  #: seconds without a login after which the rest are given up: above the longest wait of the jitter
@@ -73,14 +74,15 @@ class Who:
 class Member:
     """One connection: where it is, and how it came to be there."""
 
-    __slots__ = ("address", "blocked", "failures", "hint", "index", "live", "login", "reader", "sock", "tail", "tls")
+    __slots__ = ("address", "blocked", "failures", "hint", "index", "live", "login", "reader", "sock", "tail", "tls", "who")
 
     sock: socket.socket
 
-    def __init__(self, index: int, login: bytes) -> None:
+    def __init__(self, index: int, who: Who) -> None:
         self.index = index
+        self.who = who
         self.address = str(IPv4Address(FIRST_ADDRESS + index // FROM_ONE_ADDRESS))
-        self.login = login
+        self.login = who.login(index + 1)
         self.blocked = self.live = False
         self.failures = 0  #: attempts since the last login
         self.hint = 0.0  #: seconds that the server asked to wait
@@ -95,6 +97,7 @@ class Crowd:
     Args:
         users: who they are, one connection for each.
         context: for TLS.
+        resumes: everybody's next login is by the resume token that the last one gave.
 
     Attributes:
         port: where the server is.
@@ -102,12 +105,13 @@ class Crowd:
         turned_away: attempts that did not end in a login.
     """
 
-    def __init__(self, port: int, users: Sequence[Who], context: ssl.SSLContext | None) -> None:
+    def __init__(self, port: int, users: Sequence[Who], context: ssl.SSLContext | None, *, resumes: bool = False) -> None:
         self.port = port
         self.live = 0
         self.turned_away = 0
         self._context = context
-        self._members = [Member(index, who.login(index + 1)) for index, who in enumerate(users)]
+        self._resumes = resumes
+        self._members = [Member(index, who) for index, who in enumerate(users)]
         self._at: dict[int, Member] = {}
         self._waiting: list[tuple[float, int]] = []  # when to come, and who: a heap
         self._poll = select.epoll()
@@ -230,14 +234,20 @@ class Crowd:
         """Does what a frame asks for; True if it was the last one."""
         tag_, request_id, word, body = frame
         if word & 0xFFFF:
-            refused = ERROR.read(body)
-            self._sent_away(member, bool(refused.temporary), refused.retry_after, refused.reason)
+            refused, first = ERROR.read(body), member.who.login(member.index + 1)
+            again = bool(refused.temporary) or member.login != first  # a token that means nothing to a store that began afresh, say
+            if not refused.temporary:
+                member.login = first
+            self._sent_away(member, again, refused.retry_after, refused.reason)
             return True
         if tag_ == _HELLO_RESPONSE:
             out.append(member.login)
         elif tag_ == _LOGIN_RESPONSE:
             member.live, member.failures = True, 0
             self.live += 1
+            if self._resumes:
+                token = codec(Kind.RESPONSE, Command.LOGIN).read(body).resume
+                member.login = Who(member.who.uid, LoginMethod.RESUME, token).login(member.index + 1)
         elif tag_ == _PING_REQUEST:
             out.append(response(Command.PING, request_id, time=int((time.monotonic() + self._offset) * 1000)))
         elif tag_ == _DISCONNECT:

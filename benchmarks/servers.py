@@ -209,7 +209,7 @@ def environment() -> dict[str, str]:
 
 
 def node_command(
-    strategy: str, store: str, certificate: Path | None, more: Sequence[str], *, auth: str = "anonymous", port: int = 0
+    strategy: str, store: str, certificate: Path | None, more: Sequence[str], *, auth: Sequence[str] = ("--auth=anonymous",), port: int = 0
 ) -> list[str]:
     """The command line of a node on the loopback.
 
@@ -218,7 +218,7 @@ def node_command(
         store: for --store.
         certificate: the folder of `make_certificate`, for TLS; None for plain TCP.
         more: options after these.
-        auth: for --auth.
+        auth: the options that say who may log in.
         port: where it listens; 0 for a free one.
     """
     endpoint = f"tcp:{port}:interface=127.0.0.1"
@@ -226,7 +226,7 @@ def node_command(
         endpoint = f"ssl:{port}:privateKey={certificate}/key.pem:certKey={certificate}/cert.pem:interface=127.0.0.1"
     return [
         *(sys.executable, "-m", "twisted", "im", f"--strategy={strategy}", f"--store={store}", f"--listen={endpoint}"),
-        *(f"--auth={auth}", "--data=data", *more),  # in its working directory, whatever the environment says
+        *("--data=data", *auth, *more),  # in its working directory, whatever the environment says
     ]
 
 

@@ -43,8 +43,27 @@ def test_every_way_in_gives_every_figure() -> None:
     for row in found:
         assert all(isinstance(row[name], float) and row[name] >= 0 for name in NUMBERS), row
         assert (row["file_system"] is None) == (row["store"] == "memory")
-        assert (row["rss_kib_per_connection"] is None) == (row["method"] == "password")
+        assert (row["rss_kib_per_connection"] is None) == (row["method"] in ("password", "resume"))
         assert row["connections"] == 30
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_way_in_is_the_one_that_is_named(method: str, tmp_path: Path) -> None:
+    """If this fails, the row of one way to log in has the figures of another."""
+    how = METHODS[method]
+    auth, secrets = how.prepare(tmp_path, ["u0"])
+    with running("node", node_command("single", "memory", None, [], auth=auth), choose_cores().server, tmp_path) as server:
+        crowd = Crowd(server.port, [Who(b"u0", how.code, secrets[0])], None, resumes=how.resumes)
+        for _ in range(3):
+            crowd.gather(1)
+            crowd.cut()
+        crowd.close()
+        server.process.terminate()
+        server.process.wait(20)
+    stopped = next(line for line in reversed(server.tail) if '"event":"stopped"' in line.replace(": ", ":"))
+    counted = json.loads(stopped.lstrip("\x1e"))
+    assert counted["logins"] == 3
+    assert counted["resumed"] == (2 if how.resumes else 0)
 
 
 def test_under_tls_and_for_people() -> None:
@@ -60,7 +79,7 @@ def test_under_tls_and_for_people() -> None:
     [
         (["--count", "0"], "at least 1, not '0'"),
         (["--count", "2000000000"], "ulimit -n"),
-        (["--method", "guess"], "takes anonymous, password"),
+        (["--method", "guess"], "takes anonymous, password, resume, token"),
         (["--node-args=--colour=red"], "--colour"),
     ],
 )
@@ -96,7 +115,7 @@ def test_turned_away_and_back(tmp_path: Path) -> None:
 
 def test_refused_for_good(tmp_path: Path) -> None:
     """If this fails, a crowd with the wrong password knocks for ever instead of saying so."""
-    auth = METHODS["password"].auth(tmp_path, ["u0"])
+    auth, _ = METHODS["password"].prepare(tmp_path, ["u0"])
     with running("node", node_command("single", "memory", None, [], auth=auth), choose_cores().server, tmp_path) as server:
         crowd = Crowd(server.port, [Who(b"u0", LoginMethod.PASSWORD, b"wrong")], None)
         with pytest.raises(CrowdError, match="is refused"):
