@@ -24,6 +24,8 @@ ROOT = Path(__file__).parent.parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
 FAULTS = [sys.executable, "-m", "twisted_im", "faults"]
 SHORT = ["--minutes=0.08", "--every=0.8", "--users=3", "--rate=5"]
+#: One that is still going on, whenever it is broken off.
+LONG = ["--minutes=10", "--every=30", "--users=3", "--rate=5"]
 
 #: The same without the command's refusal.
 FORGETFUL = """
@@ -131,11 +133,11 @@ def test_no_process_is_left(tmp_path: Path) -> None:
         for number, status in ends.items():
             folder = (tmp_path / number.name).resolve()
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            run = subprocess.Popen([*FAULTS, "--out", str(folder), *SHORT], env=ENVIRONMENT, text=True, **pipes)
+            run = subprocess.Popen([*FAULTS, "--out", str(folder), *LONG], env=ENVIRONMENT, text=True, **pipes)
             started.append((run, folder, number, status))
         for run, folder, number, status in started:
             assert any("have logged in" in line for line in run.stdout or ())
-            assert len(processes(folder)) == 4
+            wait_for(lambda folder=folder: len(processes(folder)) == 4, "the server and its clients")  # type: ignore[misc]
             run.send_signal(number)
             said = run.communicate(timeout=60)[1]
             assert run.returncode == status
