@@ -363,12 +363,12 @@ class SqliteStore:
         return rows
 
     def read_since(self, position: int, limit: int) -> Deferred[tuple[int, Sequence[Row]]]:
-        return self._read(self._since, min(position, HIGHEST >> COMMIT_BITS), limit)
+        return self._read(self._since, min(position, (HIGHEST >> COMMIT_BITS) - 1), limit)
 
     def _since(self, position: int, limit: int) -> tuple[int, list[Row]]:
         (newest,) = self._reader.execute("SELECT position FROM store").fetchone()
-        begin = (position + 1 << COMMIT_BITS) - (position == HIGHEST >> COMMIT_BITS)
-        rows = self._rows("WHERE messages.id >= ? ORDER BY messages.id LIMIT ?", min(begin, HIGHEST), limit + 1)
+        begin = position + 1 << COMMIT_BITS
+        rows = self._rows("WHERE messages.id >= ? ORDER BY messages.id LIMIT ?", begin, limit + 1)
         if len(rows) > limit:  # whole commits only: without the one that the limit cuts, unless it is the first, which must then come whole
             newest = rows[limit].position - 1
             if rows[0].position > newest:
