@@ -5,6 +5,7 @@ Strategy: this puts a node and its ports together and gives them a life; nothing
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from twisted_im.edge.tcp import Ports
 from twisted_im.server.features import FEATURES
 from twisted_im.server.guesses import Guesses
 from twisted_im.server.node import RESUME_LIFE, Node
+from twisted_im.server.tenure import is_gone
 
 log = Logger()
 
@@ -57,12 +59,16 @@ class ImServer(Service):
         reactor: for tests and simulations; by default the global one.
         most: connections taken at once; by default what the process's limit on open files leaves.
         clock: seconds, monotonic.
+        wall: seconds since 1970.
         guesses: how often wrong secrets may be tried; by default as `Guesses()` has it.
         resume_life: seconds for which a resume token that is not used stays good; 0 for no such tokens.
         told_elsewhere: whoever runs this says itself why it did not start.
         broken: called with a failure when the store can no longer be trusted, or another process has become this node; by default the
             reactor is stopped.
         standby: wait while another process of this name uses the store, and take over when it ends.
+        random: gives so many random bytes, for resume tokens.
+        boot: 16 bytes of this run's own; by default `new_boot()`.
+        gone: whether the process of a boot id has certainly ended.
 
     Attributes:
         started: fires when every endpoint listens, or fails with the reason why one does not.
@@ -82,11 +88,15 @@ class ImServer(Service):
         reactor: Any = None,
         most: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
         guesses: Guesses | None = None,
         resume_life: float = RESUME_LIFE,
         told_elsewhere: bool = False,
         broken: Callable[[Failure], object] | None = None,
         standby: bool = False,
+        random: Callable[[int], bytes] = os.urandom,
+        boot: bytes = b"",
+        gone: Callable[[bytes], bool] = is_gone,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor  # installs it: not before somebody wants a server
@@ -100,10 +110,14 @@ class ImServer(Service):
             limits=limits,
             most=capacity() if most is None else most,
             clock=clock,
+            wall=wall,
             guesses=guesses,
             resume_life=resume_life,
             broken=broken if broken is not None else lambda failure: stop(reactor),
             standby=standby,
+            random=random,
+            boot=boot,
+            gone=gone,
         )
         self.started: Deferred[None] = Deferred()
         self._told = told_elsewhere

@@ -97,6 +97,7 @@ class Client(Service):
         certificate: a PEM file with a key and its certificate, for servers that ask for one.
         reactor: by default the global one.
         clock: seconds, monotonic.
+        wall: seconds since 1970; the server's clock counts as soon as it is known.
         random: for ids and for the spread of reconnects.
         catch_up: a conversation that is further behind than so many messages goes on at its newest ones; None for no bound.
         queue: messages that may wait for the application before the server is asked to wait.
@@ -137,6 +138,7 @@ class Client(Service):
         certificate: str | os.PathLike[str] | None = None,
         reactor: Any = None,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
         random: Random | None = None,
         catch_up: int | None = 1000,
         queue: int = 1000,
@@ -166,12 +168,12 @@ class Client(Service):
         self._agent = agent.encode("utf-8")
         self._on_signal, self._on_state, self._on_unsent, self._on_reset = on_signal, on_state, on_unsent, on_reset
         self._on_frame = on_frame
-        self._turn = Turn(reactor, clock=clock)
+        self._turn = Turn(reactor, clock=clock, wall=wall)
         self._turn.steps.append(self._step)
         self._timer: Any = None
         self._news: deque[Standing] = deque()
         self._telling: Any = None
-        self._wall_ahead = time.time() - clock()  # until a server says better
+        self._wall_ahead = wall() - clock()  # until a server says better
         self._waiting: list[Deferred[None]] = []
         self._stopping: list[Deferred[None]] | None = None  # while a stop is under way: those who wait for its end
         self._session: Session | None = None

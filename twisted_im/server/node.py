@@ -26,7 +26,7 @@ from twisted_im.server.interfaces import Envelope, IPasswords, IRouterUp
 from twisted_im.server.ledger import Ledger
 from twisted_im.server.names import answer, as_authenticator, uid_of
 from twisted_im.server.sessions import Session, Sessions
-from twisted_im.server.tenure import Tenure, new_boot
+from twisted_im.server.tenure import Tenure, is_gone, new_boot
 from twisted_im.wire.codec import notify, tag
 from twisted_im.wire.framing import Frame
 from twisted_im.wire.schema import Command, Kind
@@ -57,7 +57,8 @@ class Node:
         random: gives so many random bytes, for resume tokens.
         broken: called with a failure, once, when the store can no longer be trusted, or another process has become this node.
         standby: wait while another process of this name uses the store.
-        boot: 16 bytes of this run's own.
+        boot: 16 bytes of this run's own; by default `new_boot()`.
+        gone: whether the process of a boot id has certainly ended.
 
     Attributes:
         commands: what an open session may ask for, by tag; features fill it through `register`.
@@ -65,7 +66,7 @@ class Node:
         on_lost: called with each pump that is gone.
         on_renewed: called every other second or so, when this node's lease was renewed; may give a Deferred.
         known: users known to exist: one that was found once is not looked up again.
-        pumps, sessions: who is here; newcomers are the pumps that have not logged in, oldest first.
+        pumps, sessions: who is here; newcomers are the pumps that have not logged in. All are oldest first.
         counters: what it has done.
     """
 
@@ -88,6 +89,7 @@ class Node:
         broken: Callable[[Failure], object] = lambda failure: None,
         standby: bool = False,
         boot: bytes = b"",
+        gone: Callable[[bytes], bool] = is_gone,
     ) -> None:
         self.name = name
         self.store = store
@@ -104,7 +106,7 @@ class Node:
         self.ledger = Ledger(store, self.counters, broken=self._store_failed, unsure=self._unsure)
         self.turn.steps.append(self.ledger.commit)
         self.sessions = Sessions()
-        self.pumps: set[Pump] = set()
+        self.pumps: dict[Pump, None] = {}
         self.newcomers: dict[Pump, None] = {}
         self.commands: dict[int, Handler] = {}
         self.strangers: dict[State, dict[int, Handler]] = {}
@@ -114,7 +116,16 @@ class Node:
         self._drained: Deferred[None] | None = None
         self._stopped = False
         self._turned_away = 0
-        self.tenure = Tenure(store, reactor, name, boot=boot or new_boot(), standby=standby, lost=self._store_failed, renewed=self._renewed)
+        self.tenure = Tenure(
+            store,
+            reactor,
+            name,
+            boot=boot or new_boot(),
+            standby=standby,
+            lost=self._store_failed,
+            renewed=self._renewed,
+            gone=gone,
+        )
         self._store_broken = False
         for feature in features:
             feature(self)
@@ -200,7 +211,7 @@ class Node:
         return Pump(self, self.turn, self.limits, accepting=True)
 
     def pump_made(self, pump: Pump) -> None:
-        self.pumps.add(pump)
+        self.pumps[pump] = None
         self.newcomers[pump] = None
         pump.commands = self.strangers[State.START]
         if len(self.pumps) > self._most:
@@ -216,7 +227,7 @@ class Node:
         pump.disconnect(ImError(Disconnect.FULL, retry_after=2000 + self._turned_away * 617 % 4000))
 
     def pump_lost(self, pump: Pump, reason: Failure) -> None:
-        self.pumps.discard(pump)
+        self.pumps.pop(pump, None)
         self.newcomers.pop(pump, None)
         for lost in self.on_lost:
             lost(pump)

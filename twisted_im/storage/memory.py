@@ -115,12 +115,20 @@ class MemoryStore:
         keep: rows kept of each conversation, at least; twice as many at most.
         horizon: seconds for which a repeated client id is recognised.
         clock: seconds since 1970.
+        random: gives so many random bytes, for the epoch.
     """
 
-    def __init__(self, *, keep: int = 10_000, horizon: int = 3600, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        *,
+        keep: int = 10_000,
+        horizon: int = 3600,
+        clock: Callable[[], float] = time.time,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
         self.horizon = horizon
         self.batch = BATCH
-        self.epoch = os.urandom(16)
+        self.epoch = random(16)
         self._keep = keep
         self._clock = clock
         self._position = 0
@@ -323,12 +331,13 @@ class MemoryStore:
         if group is None or group.kind != ConversationKind.GROUP:
             return fail(_no_such())
         self._position += 1
-        before = set(group.members)
-        group.members = tuple(dict.fromkeys(u for u in (*group.members, *add) if u not in set(remove)))
+        before, gone = dict.fromkeys(group.members), set(remove)
+        group.members = tuple(dict.fromkeys(u for u in (*group.members, *add) if u not in gone))
         group.version += 1
         group.changed = self._position
-        for user in before - set(group.members):
-            self._of_user[user].remove(group)
+        for user in before:
+            if user in gone:
+                self._of_user[user].remove(group)
         for user in group.members:
             if user not in before:
                 self._of_user.setdefault(user, []).append(group)

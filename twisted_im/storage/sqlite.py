@@ -64,6 +64,10 @@ ENDED = 10_000
 SHARE = 2000
 
 
+def _one_thread(name: str) -> ThreadPool:
+    return ThreadPool(1, 1, name)
+
+
 class _Write:
     """One call that waits for the writer."""
 
@@ -85,6 +89,9 @@ class SqliteStore:
         retention: seconds for which messages are kept, at least; 0 for ever. Never less than the horizon.
         clock: seconds since 1970.
         reactor: gets results from the threads, and waits between housekeeping; the installed one if None.
+        threads: makes a pool of one thread from its name. What is used of it is `start()`, `stop()`, which waits for what runs, and
+            `callInThreadWithCallback(on_result, call, *args)`, all as `twisted.python.threadpool.ThreadPool` has them; `on_result` hands
+            the result on with `reactor.callFromThread`.
     """
 
     def __init__(
@@ -95,6 +102,7 @@ class SqliteStore:
         retention: float = 0,
         clock: Callable[[], float] = time.time,
         reactor: Any = None,
+        threads: Callable[[str], Any] = _one_thread,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor  # installs it: not before somebody wants a store
@@ -109,12 +117,12 @@ class SqliteStore:
         self._log: Any = None
         self._writer: Any = None
         self._reader: Any = None
-        self._threads = {name: ThreadPool(1, 1, f"{self._path.name} {name}") for name in ("writer", "reader")}
+        self._threads = {name: threads(f"{self._path.name} {name}") for name in ("writer", "reader")}
         self._pending: list[_Write] = []
         self._busy = False
         self._broken: Exception | None = None
         self._closing: Deferred[None] | None = None
-        self._reads: set[Deferred[Any]] = set()
+        self._reads: dict[Deferred[Any], None] = {}
         self._house: Any = None
         self._threaded = False
 
@@ -128,6 +136,7 @@ class SqliteStore:
         database = Database(self._path)
         try:
             self._writer, self._reader = database.connect(), database.connect()
+            # SQLite drew it when the file was made: a name for the file, which is compared and nothing else.
             (self.epoch,) = self._reader.execute("SELECT epoch FROM store").fetchone()
         except sqlite3.Error as error:
             database.close()
@@ -240,10 +249,10 @@ class SqliteStore:
 
     def _in_reader(self, call: Callable[[], Any]) -> Deferred[Any]:
         done = self._in_thread("reader", call)
-        self._reads.add(done)
+        self._reads[done] = None
 
         def over(result: Any) -> Any:
-            self._reads.discard(done)
+            self._reads.pop(done, None)
             return result
 
         return done.addBoth(over).addErrback(lambda failure: Failure(self._meaning(failure.value)))
@@ -441,7 +450,7 @@ class SqliteStore:
             raise ImError(Status.NO_SUCH, "no such conversation, or none of yours")
         self._log.forget_conversation(conversation)
         self._log.position += 1
-        gone = set(remove)
+        gone = dict.fromkeys(remove)
         come = self._ids([user for user in add if user not in gone])
         self._writer.executemany(
             "INSERT INTO members VALUES (?, ?, 1, 0, 0) ON CONFLICT DO UPDATE SET present = 1", [(conversation, user) for user in come]
