@@ -5,6 +5,7 @@ Strategy: a real server in this process. A kill is what it leaves behind: the lo
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,9 +13,36 @@ from typing import Any
 from msgspec.json import encode
 
 from tests.running import Eager, Served, until
+from twisted_im.client.state import Kept
 from twisted_im.commands.oracle import judge
+from twisted_im.faults.journal import FileJournal
 from twisted_im.faults.recorder import PAGE, Recorder, content_of, id_in
-from twisted_im.oracle import Quiet
+from twisted_im.oracle import Accepted, Event, Quiet, Sent, Shown
+
+
+class Notebook:
+    """A journal in memory; `state` is as old as it was when the process began."""
+
+    interval = 0.0
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.state = self
+
+    def past(self) -> list[Event]:
+        return list(self.events)
+
+    def append(self, event: Event) -> None:
+        self.events.append(event)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def load(self) -> Kept | None:
+        return None
+
+    def save(self, kept: Kept) -> None:
+        """The process is always killed before."""
 
 
 class Witness(Served):
@@ -27,7 +55,8 @@ class Witness(Served):
         self.folder.mkdir()
 
     def come(self, user: str, name: str = "phone", **how: Any) -> Recorder:
-        recorder = Recorder(self.folder, user, name, f"127.0.0.1:{self.port()}", random=Eager(), **how)
+        journal = how.pop("journal", None) or FileJournal(self.folder, user, name)
+        recorder = Recorder(journal, user, name, f"127.0.0.1:{self.port()}", random=Eager(), **how)
         recorder.come()
         self.addCleanup(lambda: recorder.client.stopService() if recorder.client.running else None)
         return recorder
@@ -101,6 +130,28 @@ class Witness(Served):
         await self.stop(again)
         await self.stop(bob)
         assert self.broken() == {}
+
+    async def test_a_journal_of_another_kind(self) -> None:
+        """If this fails, a device whose journal is no file forgets what it did in an earlier life, or writes down another clock's time."""
+        await self.stage()
+        await self.server.node.store.accounts([b"\0ann", b"\0bob"], True)
+        group = await self.server.node.store.create_group(b"all", [b"\0ann", b"\0bob"])
+        journals = {"ann": Notebook(), "bob": Notebook()}
+        for life in (1, 2):
+            now = partial(float, 1000 * life)
+            ann, bob = (self.come(user, journal=journal, now=now) for user, journal in journals.items())
+            assert (ann.sent, ann.unanswered, bob.shown) == (life - 1,) * 3
+            await until(lambda ann=ann, bob=bob: ann.online and bob.online, "logins")
+            ann.send(group)
+            await until(lambda ann=ann, bob=bob, life=life: ann.accepted == bob.shown == life, "a message to the group")
+            await self.stop(ann)
+            await self.stop(bob)
+            kept = [event for event in journals["ann"].events if not isinstance(event, Accepted)]
+            journals["ann"].events = kept  # the kill came before the answer
+        sent = [event for event in journals["ann"].events if isinstance(event, Sent)]
+        shown = [event for event in journals["bob"].events if isinstance(event, Shown)]
+        assert [(event.target, event.time) for event in sent] == [(group, 1000), (group, 2000)]
+        assert [(event.seq, event.client_id) for event in shown] == [(seq, event.client_id) for seq, event in enumerate(sent, 1)]
 
     async def test_what_was_passed_over_is_read(self) -> None:
         """If this fails, a device that comes late is not asked for what the log still has; or is asked twice after a kill."""

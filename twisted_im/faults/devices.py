@@ -19,6 +19,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import FilteringLogObserver, LogLevel, LogLevelFilterPredicate, globalLogBeginner, textFileLogObserver
 from twisted.protocols.basic import LineReceiver
 
+from twisted_im.faults.journal import FileJournal
 from twisted_im.faults.leash import leash
 from twisted_im.faults.recorder import Recorder
 
@@ -87,8 +88,11 @@ class Devices(LineReceiver):
         if self._orders is None:
             self._orders = orders = decode(line, type=Orders)
             self._chance = Random(orders.seed)
+            folder = Path(orders.folder)
             self._recorders = [
-                Recorder(Path(orders.folder), user, name, orders.endpoint, plant=orders.plant, catch_up=orders.catch_up)
+                Recorder(
+                    FileJournal(folder, user, name), user, name, orders.endpoint, plant=orders.plant, catch_up=orders.catch_up
+                )
                 for user, name in orders.devices
             ]
             for recorder in self._recorders:

@@ -1,11 +1,11 @@
 """One device with an application that writes down what it sends and shows: the witness of a run.
 
-Strategy: the application's log is its only memory, as a chat program's database is. A message counts as shown when its line is in the log,
-so the log also says where the device stands: `Memory` takes the cursors from there, and message and cursor are one line, as the client
-library wants it of an application that stores messages itself (docs/client.md). A process that is killed at any moment so comes back
-without a repeat and without a hole; if it does not, the client library or the server has not kept a promise.
+Strategy: the application's journal is its only memory, as a chat program's database is. A message counts as shown when its event is in the
+journal, so that also says where the device stands: `Memory` takes the cursors from there, and message and cursor are one event, as the
+client library wants it of an application that stores messages itself (docs/client.md). A process that is killed at any moment so comes
+back without a repeat and without a hole; if it does not, the client library or the server has not kept a promise.
 
-For sending it is the same: a line before the message leaves, with the client id that the application has chosen, and a line when it was
+For sending it is the same: an event before the message leaves, with the client id that the application has chosen, and one when it was
 answered. What has no answer when the process comes back is sent again under its id.
 
 The content of a message is made from its client id, and what is written down as shown is the id that was found in the content: a body that
@@ -17,23 +17,23 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from pathlib import Path
-from random import SystemRandom
+from random import Random, SystemRandom
 from typing import Any
 
-from msgspec.json import encode
 from twisted.internet.defer import ensureDeferred
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_im.client.client import Client
-from twisted_im.client.state import FileState, Kept
+from twisted_im.client.state import Kept, State
 from twisted_im.client.values import Accepted as Place
 from twisted_im.client.values import LeftOut, Life, Message, Standing
 from twisted_im.core.connection import Limits
 from twisted_im.core.delivery import ClientIds
 from twisted_im.errors import ImError
-from twisted_im.oracle import Accepted, Anchored, Event, Pulled, Refused, Sent, Shown, Started, read_event
+from twisted_im.faults.journal import Journal
+from twisted_im.oracle import Accepted, Anchored, Event, Pulled, Refused, Sent, Shown, Started
 from twisted_im.wire.schema import LoginMethod
 
 log = Logger()
@@ -57,24 +57,26 @@ PLANTED = {
 }
 
 
-class Memory(FileState):
-    """What the device keeps; of what was shown, the application's log knows more than the file.
+class Memory:
+    """What the device keeps, as a `State`; of what was shown, the application's journal knows more.
 
     Args:
-        device: its id.
-        account: see `Kept`.
-        shown: conversation → last seq in the application's log.
+        state: what is under it.
+        fresh: what a device without a state begins with.
+        shown: conversation → last seq in the application's journal.
         forget: so many of the last messages of each conversation are forgotten.
     """
 
-    def __init__(self, path: Path, device: bytes, account: str, shown: dict[int, int], *, forget: int = 0) -> None:
-        super().__init__(path)
-        self._fresh = Kept(device, account)
+    def __init__(self, state: State, fresh: Kept, shown: dict[int, int], *, forget: int = 0) -> None:
+        self.interval = state.interval
+        self.save = state.save
+        self._state = state
+        self._fresh = fresh
         self._shown = shown
         self._forget = forget
 
     def load(self) -> Kept:
-        kept = super().load() or self._fresh
+        kept = self._state.load() or self._fresh
         for conversation, seq in self._shown.items():
             kept.cursors[conversation] = max(0, max(seq, kept.cursors.get(conversation, 0)) - self._forget)
         return kept
@@ -84,10 +86,13 @@ class Recorder:
     """A device of a run.
 
     Args:
-        folder: for its log and its state.
+        journal: what is left of its earlier runs, and will be of this one.
         name: the device's, unique among its user's.
-        endpoint: where the server is.
+        endpoint: where the server is; see `Client`.
         plant: a key of `PLANTED`, or nothing.
+        now: seconds, on one clock for all devices of a run.
+        random: for ids, and for the client; by default the system's.
+        limits, answer, client: see `Client`.
 
     Attributes:
         sent, accepted, shown: how many, all runs of the process together.
@@ -96,28 +101,42 @@ class Recorder:
         client: the client library.
     """
 
-    def __init__(self, folder: Path, user: str, name: str, endpoint: str, *, plant: str = "", **client: Any) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        user: str,
+        name: str,
+        endpoint: str | IStreamClientEndpoint,
+        *,
+        plant: str = "",
+        now: Callable[[], float] = time.monotonic,
+        random: Random | None = None,
+        limits: Limits = LIMITS,
+        answer: float = ANSWER,
+        **client: Any,
+    ) -> None:
         self.user, self.name = user, name
         self.sent = self.accepted = self.shown = self.covered = 0
         self.ended = ""
         self._plant = plant
-        self._ids = ClientIds(SystemRandom().getrandbits)
-        self._unanswered: dict[str, str] = {}  # client id → target
+        self._journal = journal
+        self._now = now
+        random = random or SystemRandom()
+        self._ids = ClientIds(random.getrandbits)
+        self._unanswered: dict[str, str | int] = {}  # client id → target
         self._passed: list[tuple[int, int, int]] = []  # conversation, first, last: passed over, and still to be read
         self._reading = False
-        path = folder / f"{user}-{name}.jsonl"
-        cursors = self._recall(path)
-        self._log = path.open("ab", buffering=0)
-        device = hashlib.sha256(f"{user}/{name}".encode()).digest()[:16]
-        state = Memory(path.with_suffix(".state"), device, f"/{user}", cursors, forget=3 if plant == "repeat" else 0)
+        fresh = Kept(hashlib.sha256(f"{user}/{name}".encode()).digest()[:16], f"/{user}")
+        state = Memory(journal.state, fresh, self._recall(), forget=3 if plant == "repeat" else 0)
         self.client = Client(
             endpoint,
             uid=user,
             method=LoginMethod.ANONYMOUS,
             label=name,
             state=state,
-            limits=LIMITS,
-            answer=ANSWER,
+            random=random,
+            limits=limits,
+            answer=answer,
             on_message=self._show,
             on_left_out=self._left_out,
             on_state=self._moved,
@@ -127,28 +146,22 @@ class Recorder:
             self._leave(client_id, target)
 
     def _write(self, event: Callable[..., Event], /, **values: Any) -> None:
-        """One line, in the system's hands before anything else happens; the power does not fail in these runs."""
-        self._log.write(encode(event(time=time.monotonic(), **values)) + b"\n")
+        self._journal.append(event(time=self._now(), **values))
 
     @property
     def _me(self) -> dict[str, str]:
         return {"user": self.user, "device": self.name}
 
-    def _recall(self, path: Path) -> dict[int, int]:
+    def _recall(self) -> dict[int, int]:
         """What earlier runs of the process have written; gives conversation → last seq shown, or passed over."""
         cursors: dict[int, int] = {}
         passed: dict[tuple[int, int], int] = {}  # (conversation, next seq to be read) → last
         mine: set[str] = set()
-        whole = 0
-        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
-            if not line.endswith(b"\n"):
-                break  # the process was killed while it wrote: this has not happened
-            whole += len(line)
-            event = read_event(line)
+        for event in self._journal.past():
             if isinstance(event, Sent):
                 self.sent += 1
                 mine.add(event.client_id)
-                self._unanswered[event.client_id] = str(event.target)
+                self._unanswered[event.client_id] = event.target
             elif isinstance(event, Accepted | Refused):
                 self.accepted += isinstance(event, Accepted)
                 self._unanswered.pop(event.client_id, None)
@@ -163,9 +176,6 @@ class Recorder:
                 last = passed.pop((event.conversation, event.first))
                 if event.last < last:
                     passed[event.conversation, event.last + 1] = last
-        if path.exists():
-            with path.open("r+b") as file:
-                file.truncate(whole)
         self.covered += self.shown
         self._passed = [(conversation, first, last) for (conversation, first), last in passed.items()]
         return cursors
@@ -179,7 +189,7 @@ class Recorder:
 
     def close(self) -> None:
         """Nothing more is written."""
-        self._log.close()
+        self._journal.close()
 
     @property
     def online(self) -> bool:
@@ -199,8 +209,8 @@ class Recorder:
 
     # ---- sending
 
-    def send(self, target: str) -> None:
-        """One message, unless too many wait."""
+    def send(self, target: str | int) -> None:
+        """One message to a user, or to a conversation by its id, unless too many wait."""
         if len(self._unanswered) >= WAITING:
             return
         client_id = self._ids.make(self.client.server_time()).hex()
@@ -209,7 +219,7 @@ class Recorder:
         self._unanswered[client_id] = target
         self._leave(client_id, target)
 
-    def _leave(self, client_id: str, target: str) -> None:
+    def _leave(self, client_id: str, target: str | int) -> None:
         """Has the client library send it; the same bytes however often."""
         sending = self.client.send(target, content_of(bytes.fromhex(client_id)), client_id=bytes.fromhex(client_id))
         sending.accepted.addCallbacks(self._accepted, self._refused, callbackArgs=(client_id,), errbackArgs=(client_id,))
