@@ -515,7 +515,7 @@ class Oracle:
         met: dict[int, list[_Device]] = {}
         for device in self._devices.values():
             of_user.setdefault(device.user, []).append(device)
-            for conversation in device.seen.keys() | device.pulled.keys():
+            for conversation in {**device.seen, **device.pulled}:
                 met.setdefault(conversation, []).append(device)
         for conversation, log in sorted(self._logs.items()):
             log.order = sorted(log.rows)
@@ -523,7 +523,7 @@ class Oracle:
                 if message.device is not None and isinstance(message.target, str):
                     log.pair |= {message.device.user, message.target}
             self._judge_density(conversation, log)
-            members = [device for user in log.pair | log.changes.keys() for device in of_user.get(user, [])]
+            members = [device for user in sorted(log.pair | log.changes.keys()) for device in of_user.get(user, [])]
             for device in dict.fromkeys([*members, *met.get(conversation, [])]):
                 self._judge_device(conversation, log, device)
         self._counts.update(users=len(of_user), devices=len(self._devices), conversations=len(self._logs))

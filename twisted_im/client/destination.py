@@ -106,10 +106,10 @@ class Destination:
             self._homes.append(clientFromString(self._reactor, target))
         else:
             addresses = target.split(",")
-            said = {address[:3] for address in addresses if address.startswith(("tcp:", "tls:"))}
+            said = dict.fromkeys(address[:3] for address in addresses if address.startswith(("tcp:", "tls:")))
             if len(said) > 1:
                 raise ValueError(f"{target!r} mixes tcp: and tls:; all its addresses are of one kind")
-            self._scheme = said.pop() if said else "tcp"
+            self._scheme = next(iter(said), "tcp")
             self._homes += [self._endpoint(*split_address(address)[1:]) for address in addresses]
         if self._scheme != "tls" and (trust is not None or certificate is not None):
             raise ValueError(f"{self._name} says nothing of TLS, and what to trust would be of no use: write tls:host:port")
