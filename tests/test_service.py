@@ -225,6 +225,25 @@ class TestService(Served):
         assert [type(answer.value) for answer in answers] == [AssertionError], "neither accepted nor refused: the connection has ended"
         assert len(self.flushLoggedErrors(OSError)) == 1
 
+    async def test_time_and_chance_can_be_given(self) -> None:
+        """If this fails, a run of a server under simulated time cannot be repeated, and the fault that it has found is lost."""
+        drawn: list[int] = []
+
+        def random(size: int) -> bytes:
+            drawn.append(size)
+            return bytes([len(drawn)]) * size
+
+        store = MemoryStore(clock=lambda: 1e9, random=random)
+        await store.lease("node", b"an earlier boot.", "", 60.0)
+        gone: list[bytes] = []
+        await self.serve(store=store, wall=lambda: 1e9, random=random, boot=b"this very boot..", gone=lambda boot: not gone.append(boot))
+        assert gone == [b"an earlier boot."]
+        assert [lease.boot for lease in await store.leases()] == [b"this very boot.."]
+        raw = await self.connect()
+        assert (await raw.hello()).time == 10**12
+        login = await raw.login("alice")
+        assert (login.epoch, login.resume, drawn) == (b"\1" * 16, b"\2" * 32, [16, 32])
+
     async def test_authenticators_of_every_kind(self) -> None:
         """If this fails, a team's own check of passwords is called wrongly, lets everybody in, or takes the server down when it fails."""
 
