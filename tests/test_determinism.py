@@ -19,10 +19,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-#: files and folders below twisted_im/ that a simulation runs
+#: files and folders below twisted_im/ that a simulation runs, and the simulation itself
 ROOMS = (
     "errors.py", "wire", "core", "cork.py", "pump.py", "counters.py", "server", "routing", "storage", "client", "edge/tcp.py", "service.py",
-    "oracle.py", "faults/journal.py", "faults/recorder.py",
+    "oracle.py", "faults/journal.py", "faults/recorder.py", "sim",
 )  # fmt: skip
 
 #: what gives something else in each run: a name, or a module with all that it has
