@@ -81,12 +81,19 @@ class _Names:
     def __init__(self, reactor: SimReactor) -> None:
         self._reactor = reactor
 
-    def resolveHostName(self, receiver: Any, name: str, port: int = 0, types: object = None, semantics: str = "TCP") -> Any:
-        receiver.resolutionBegan(self)
-        host = self._reactor.network.links.address_of(name)
+    def resolveHostName(
+        self,
+        resolutionReceiver: Any,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: object = None,
+        transportSemantics: str = "TCP",
+    ) -> Any:
+        resolutionReceiver.resolutionBegan(self)
+        host = self._reactor.network.links.address_of(hostName)
         if host:
-            receiver.addressResolved(IPv4Address("TCP", host, port))
-        receiver.resolutionComplete()
+            resolutionReceiver.addressResolved(IPv4Address("TCP", host, portNumber))
+        resolutionReceiver.resolutionComplete()
         return self
 
     def cancel(self) -> None:

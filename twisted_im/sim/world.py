@@ -22,6 +22,7 @@ from twisted.internet.defer import maybeDeferred
 
 from twisted_im.client.client import Client
 from twisted_im.routing.single import SingleRouter
+from twisted_im.server.authenticators import Anybody
 from twisted_im.service import ImServer
 from twisted_im.sim.agenda import Agenda
 from twisted_im.sim.links import Links
@@ -279,7 +280,7 @@ class World:
             chance = self.chance(f"{name} {process.runs}")
             given: dict[str, Any] = {
                 "router": SingleRouter(),
-                "authenticator": lambda credentials: True,
+                "authenticator": Anybody(),
                 "listen": [f"tcp:{PORT}"],
                 **options,
             }

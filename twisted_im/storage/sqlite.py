@@ -284,6 +284,16 @@ class SqliteStore:
             self._writer.close()
             self._database.close()
 
+    def abandon(self) -> None:
+        """Lets go of the file as a killed process does, with nothing finished: for simulations. SQLite tidies up all the same if nobody
+        else has the file open, so whoever wants what a crash leaves looks at the file before."""
+        self._closing = Deferred()
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                connection.close()
+        if self._database is not None:
+            self._database.close()
+
     # ---- the house
 
     def keep_house(self) -> Deferred[bool]:
