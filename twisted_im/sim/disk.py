@@ -305,7 +305,7 @@ def _verb(kind: Callable[..., Deferred[Any]], name: str) -> Callable[..., Deferr
 for _kind, _names in ((ModelStore._write, _WRITES), (ModelStore._read, _READS)):
     for _name in _names:
         setattr(ModelStore, _name, _verb(_kind, _name))
-classImplements(ModelStore, IStore)
+classImplements(ModelStore, IStore)  # type: ignore[misc]  # its verbs come from the loop above
 
 
 def _now(done: Deferred[Any]) -> Any:
