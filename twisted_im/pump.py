@@ -498,15 +498,10 @@ class Pump:
         self.write(last)
         self.hang_up()
 
-    def _close(self, last: bytes) -> None:
-        if self.connection.state is State.CLOSED:
-            return
-        if last:
-            self.counters.bytes_out += len(last)
-            self.counters.writes += 1
-            self.transport.write(last)
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
+    def _close(self) -> None:
+        if self.connection.state is not State.CLOSED:
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
 
     def hang_up(self) -> None:
         """Closes without a word, since the other side has said why."""
@@ -518,7 +513,11 @@ class Pump:
             self.counters.frames_out += len(self.out)
             last, self.out = b"".join(self.out), _NOWHERE
             self.book()
-            self.turn.reactor.callLater(0, self._close, last)  # not from within a call that the transport has made
+            if last:  # at once: whoever has this connection may close it before the next turn
+                self.counters.bytes_out += len(last)
+                self.counters.writes += 1
+                self.transport.write(last)
+            self.turn.reactor.callLater(0, self._close)  # not from within a call that the transport has made
 
     def abort(self) -> None:
         """Cuts the connection without another byte."""

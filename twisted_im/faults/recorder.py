@@ -92,6 +92,7 @@ class Recorder:
         plant: a key of `PLANTED`, or nothing.
         now: seconds, on one clock for all devices of a run.
         random: for ids, and for the client; by default the system's.
+        moved: told how the client stands, whenever that changes.
         limits, answer, client: see `Client`.
 
     Attributes:
@@ -113,6 +114,7 @@ class Recorder:
         random: Random | None = None,
         limits: Limits = LIMITS,
         answer: float = ANSWER,
+        moved: Callable[[Standing], object] = lambda standing: None,
         **client: Any,
     ) -> None:
         self.user, self.name = user, name
@@ -121,6 +123,7 @@ class Recorder:
         self._plant = plant
         self._journal = journal
         self._now = now
+        self._told = moved
         random = random or SystemRandom()
         self._ids = ClientIds(random.getrandbits)
         self._unanswered: dict[str, str | int] = {}  # client id → target
@@ -206,6 +209,7 @@ class Recorder:
             log.error("{why}", why=self.ended)
         elif standing.life is Life.ONLINE:
             self._read_on()
+        self._told(standing)
 
     # ---- sending
 

@@ -14,7 +14,8 @@ import os
 import sqlite3
 import tempfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,6 +30,7 @@ from twisted_im.sim.reactor import SimPool
 from twisted_im.sim.world import GENESIS, Process, World
 from twisted_im.storage.memory import MemoryStore
 from twisted_im.storage.sqlite import SqliteStore
+from twisted_im.storage.sqlite_check import findings
 
 #: Seconds that a commit takes on average, on a disk without trouble.
 SYNC = 0.003
@@ -104,8 +106,16 @@ class SimDisk:
 
         store = SqliteStore(self.path, clock=process.wall, reactor=process.reactor, threads=threads, **options)
         self._users[store] = None
-        process.on_killed.append(lambda power: self._crash(process, store, pools["writer"]))
+        process.on_over.append(lambda killed: self._over(process, store, pools["writer"], killed))
         return store
+
+    def _over(self, process: Process, store: SqliteStore, writer: SimPool, killed: bool) -> None:
+        """The process of a store has ended."""
+        if killed:
+            self._crash(process, store, writer)
+        else:
+            del self._users[store]
+            store.abandon()  # it is closed, unless its process could not
 
     def _crash(self, process: Process, store: SqliteStore, writer: SimPool) -> None:
         """The process of a store is no more. What it was writing happens whole, not at all, or in part."""
@@ -143,12 +153,59 @@ class SimDisk:
         cut = self._chance.randint(low, len(new))
         return new[:cut] + old[cut:]
 
+    # ---- what is on it
+
+    def _asked(self, question: str) -> list[Any]:
+        """The answer of the file, while a process has it open: who opens it alone would tidy it up."""
+        if not self._users:
+            return []
+        with closing(sqlite3.connect(self.path)) as connection:
+            return connection.execute(question).fetchall()
+
+    def placed(self) -> dict[str, tuple[int, int]]:
+        """Client id in hexadecimal → (conversation, seq), of every message that is on the disk; nothing while that cannot be known."""
+        if self._folder is not None:
+            found = self._asked("SELECT client_id, conversation, seq FROM messages")
+            return {client_id.hex(): (conversation, seq) for client_id, conversation, seq in found}
+        _, rows = _now(self.image.read_since(0, 1 << 40))
+        return {row.client_id.hex(): (row.conversation, row.seq) for row in rows}
+
+    def marks(self, devices: Sequence[tuple[bytes, bytes]]) -> dict[tuple[str, object, int], int]:
+        """Everything that never goes back: (what, whose, conversation) → seq.
+
+        Args:
+            devices: user's key and device id of each.
+        """
+        found: dict[tuple[str, object, int], int] = {}
+        if self._folder is not None:
+            for device, conversation, seq in self._asked("SELECT device, conversation, seq FROM cursors"):
+                found["cursor", device, conversation] = seq
+            for user, conversation, delivered, read in self._asked("SELECT user, conversation, delivered, read FROM members"):
+                found["delivered", user, conversation], found["read", user, conversation] = delivered, read
+            for conversation, head in self._asked("SELECT id, head FROM conversations"):
+                found["head", "", conversation] = head
+            return found
+        for user, device in devices:
+            for each in _now(self.image.summary(user, device, 0, 0, 1000, False)).conversations:
+                found["cursor", (user, device), each.conversation] = each.cursor
+                found["delivered", user, each.conversation] = each.delivered
+                found["read", user, each.conversation] = each.read
+                found["head", "", each.conversation] = each.head
+        return found
+
+    def findings(self) -> list[str]:
+        """What is wrong with the file, one line each; empty for a model, or while no process has the file open."""
+        if self._folder is None or not self._users:
+            return []
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            return findings(connection, lambda what: None)
+
     # ---- the model
 
     def model(self, process: Process) -> ModelStore:
         """A `ModelStore` on this disk, for one run of a process."""
         store = ModelStore(self, process, self._chance)
-        process.on_killed.append(lambda power: store.crash())
+        process.on_over.append(lambda killed: store.crash() if killed else None)
         return store
 
 
@@ -206,7 +263,7 @@ class ModelStore:
         self._waiting.clear()
         if self._under_way:
             self._reactor.soon(self._commit, after=self._takes())
-        elif self._closed is not None:
+        elif self._closed is not None and not self._closed.called:
             self._closed.callback(None)
 
     def _commit(self) -> None:
@@ -255,7 +312,7 @@ class ModelStore:
                 done.errback(result)
             else:
                 done.callback(result)
-        if not self._under_way:
+        if not self._under_way:  # nor has one who was answered asked for more
             self._begin()
 
     def crash(self) -> None:

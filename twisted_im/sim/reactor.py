@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -43,6 +44,9 @@ class SimCall:
         self._call = call
         self._time = time
         self._entry = reactor.enter(time, self._fire)
+
+    def __repr__(self) -> str:
+        return f"{getattr(self._call, '__qualname__', self._call)} in {self._time - self._reactor.seconds():.3f} s"
 
     def _fire(self) -> None:
         self._reactor.timers.pop(self, None)
@@ -195,7 +199,7 @@ class SimReactor:
         return self.agenda.now * self._rate + self._offset
 
     def callLater(self, delay: float, callable: Callable[..., Any], *args: object, **kwargs: object) -> Any:
-        call = (lambda: callable(*args, **kwargs)) if args or kwargs else callable
+        call = partial(callable, *args, **kwargs) if args or kwargs else callable
         timer = SimCall(self, self.seconds() + max(delay, 0.0), call)
         self.timers[timer] = None
         return timer

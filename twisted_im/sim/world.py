@@ -19,6 +19,7 @@ from random import Random
 from typing import Any
 
 from twisted.internet.defer import maybeDeferred
+from twisted.python.failure import Failure
 
 from twisted_im.client.client import Client
 from twisted_im.routing.single import SingleRouter
@@ -71,7 +72,7 @@ class Process:
         reactor: of the present run.
         service: what runs; None if nothing does.
         runs: how many there were.
-        on_killed: called when a run is killed, before anybody else learns of it, with whether its machine lost power.
+        on_over: called when a run is over, with whether it was killed; each run has its own.
     """
 
     def __init__(self, world: World, name: str, machine: Machine, program: Callable[[Process], Any], again: float | None) -> None:
@@ -83,7 +84,7 @@ class Process:
         self.again = again
         self.service: Any = None
         self.runs = 0
-        self.on_killed: list[Callable[[bool], object]] = []
+        self.on_over: list[Callable[[bool], object]] = []
         self.reactor: SimReactor = self._new_reactor()
         self.reactor.alive = False
 
@@ -130,13 +131,13 @@ class Process:
             maybeDeferred(service.stopService).addBoth(lambda _: reactor.soon(self._ended, reactor))
 
     def _ended(self, reactor: SimReactor) -> None:
-        """The program has stopped; timers that are left then are somebody's mistake."""
+        """The program has stopped; timers that are left for later are somebody's mistake."""
         if not reactor.alive:
             return
         self.world.note("stop", self.name)
-        for timer in reactor.timers:
+        for timer in [timer for timer in reactor.timers if timer.getTime() > reactor.seconds()]:
             self.world.leaks.append(f"{self.name} left a timer: {timer!r}")
-        self._over(reactor, silently=False)
+        self._over(reactor, killed=False, silently=False)
         if self.again is not None:
             self.world.after(self.again, self.start)
 
@@ -145,15 +146,15 @@ class Process:
         if not self.alive:
             return
         self.world.note("kill", self.name, text="power" if power else "")
-        self._over(self.reactor, silently=power)
-        for each in self.on_killed:
-            each(power)
-        self.on_killed.clear()
+        self._over(self.reactor, killed=True, silently=power)
 
-    def _over(self, reactor: SimReactor, *, silently: bool) -> None:
+    def _over(self, reactor: SimReactor, *, killed: bool, silently: bool) -> None:
         reactor.kill()
         self.service = None
         self.world.network.close_all(reactor, silently=silently)
+        over, self.on_over = self.on_over, []
+        for each in over:
+            each(killed)
 
     def freeze(self) -> None:
         """Stops it, as SIGSTOP does."""
@@ -190,7 +191,7 @@ class World:
         self.machines: dict[str, Machine] = {}
         self.processes: dict[str, Process] = {}
         self.leaks: list[str] = []
-        self._on_step: list[Callable[[], object]] = []
+        self._boots: dict[bytes, SimReactor] = {}
 
     def chance(self, purpose: str) -> Random:
         """A stream of its own for each purpose, so that more of one does not change the others."""
@@ -278,26 +279,40 @@ class World:
 
         def program(process: Process) -> ImServer:
             chance = self.chance(f"{name} {process.runs}")
+            boot = chance.randbytes(16)
+            self._boots[boot] = process.reactor
             given: dict[str, Any] = {
                 "router": SingleRouter(),
                 "authenticator": Anybody(),
                 "listen": [f"tcp:{PORT}"],
                 **options,
             }
-            return ImServer(
+            server = ImServer(
                 store=store(process) if store is not None else MemoryStore(clock=process.wall, random=chance.randbytes),
                 name=node or name,
                 reactor=process.reactor,
                 clock=process.clock,
                 wall=process.wall,
                 random=chance.randbytes,
-                boot=chance.randbytes(16),
+                boot=boot,
+                gone=lambda boot: self._has_gone(boot, process),
                 most=given.pop("most", 10_000),
                 told_elsewhere=True,
                 **given,
             )
+            server.started.addErrback(lambda failure: self._not_started(process, failure))
+            return server
 
         return self.process(name, program, machine=machine, again=again)
+
+    def _has_gone(self, boot: bytes, asking: Process) -> bool:
+        """Whether the run of a boot id is over, as far as another process of its machine can see."""
+        reactor = self._boots.get(boot)
+        return reactor is not None and not reactor.alive and self.processes[reactor.name].machine is asking.machine
+
+    def _not_started(self, process: Process, failure: Failure) -> None:
+        self.note("log", process.name, text=f"not started: {failure.getErrorMessage()}")
+        process.stop()
 
     def client(self, uid: str, *, at: str = "server", name: str = "", **options: Any) -> Client:
         """A client, in a process of its own, which begins at once.

@@ -1,0 +1,192 @@
+"""Who breaks things: each kind of fault, what it does to a run, and how it is mended.
+
+Strategy: a function for each kind gives what mends it. Faults may overlap and meet each other: a process that is dead already is not killed
+again, and what one fault has mended is not broken by the end of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted_im.sim.scenario import Fault
+
+if TYPE_CHECKING:
+    from twisted_im.sim.disk import SimDisk
+    from twisted_im.sim.world import Process, World
+
+Mend = Callable[[], object]
+
+
+class Victim(Protocol):
+    """What faults are done to.
+
+    Attributes:
+        servers: their processes.
+        devices: "user/device" → its process.
+    """
+
+    world: World
+    disk: SimDisk
+    servers: dict[str, Process]
+    devices: dict[str, Process]
+
+    def twin(self, device: str) -> Process:
+        """A new process that logs in as a device that there is already."""
+
+
+def _nothing() -> None:
+    """There is nothing to be mended."""
+
+
+def _kill(run: Victim, fault: Fault) -> Mend:
+    run.servers[fault.target].kill()
+    return run.servers[fault.target].start
+
+
+def _power(run: Victim, fault: Fault) -> Mend:
+    machine = run.servers[fault.target].machine.name
+    run.world.power_off(machine)
+    return lambda: run.world.power_on(machine)
+
+
+def _freeze(run: Victim, fault: Fault) -> Mend:
+    run.servers[fault.target].freeze()
+    return run.servers[fault.target].thaw
+
+
+def _stop(run: Victim, fault: Fault) -> Mend:
+    process = run.servers[fault.target]
+    process.stop()
+    return process.start
+
+
+def _app(run: Victim, fault: Fault) -> Mend:
+    process = run.devices[fault.target]
+    process.kill(power=fault.amount < 0.3)
+    return process.start
+
+
+def _doze(run: Victim, fault: Fault) -> Mend:
+    run.devices[fault.target].freeze()
+    return run.devices[fault.target].thaw
+
+
+def _away(run: Victim, fault: Fault) -> Mend:
+    run.devices[fault.target].stop()
+    return run.devices[fault.target].start
+
+
+def _twin(run: Victim, fault: Fault) -> Mend:
+    return run.twin(fault.target).kill
+
+
+def _cut(run: Victim, fault: Fault) -> Mend:
+    for server in run.servers:
+        run.world.cut(run.devices[fault.target].name, server)
+    return _nothing
+
+
+def _links(run: Victim, fault: Fault, *ways: tuple[bool, bool]) -> Mend:
+    """Breaks directions between a device and all servers: (from the device?, from the servers?)."""
+    device = run.devices[fault.target].host
+    mends = []
+    for server in run.servers.values():
+        for up, down in ways:
+            if up:
+                mends.append(run.world.links.partition(device, server.host))
+            if down:
+                mends.append(run.world.links.partition(server.host, device))
+    return lambda: [mend() for mend in mends]
+
+
+def _part(run: Victim, fault: Fault) -> Mend:
+    return _links(run, fault, (True, True))
+
+
+def _deaf(run: Victim, fault: Fault) -> Mend:
+    return _links(run, fault, (False, True))
+
+
+def _mute(run: Victim, fault: Fault) -> Mend:
+    return _links(run, fault, (True, False))
+
+
+def _clog(run: Victim, fault: Fault) -> Mend:
+    device = run.devices[fault.target].host
+    factor = 10.0 ** (1 + 2 * fault.amount)
+    mends = []
+    for server in run.servers.values():
+        mends += [run.world.links.clog(device, server.host, factor), run.world.links.clog(server.host, device, factor)]
+    return lambda: [mend() for mend in mends]
+
+
+def _refuse(run: Victim, fault: Fault) -> Mend:
+    host, refusing = run.servers[fault.target].host, run.world.links.refusing
+    refusing[host] = refusing.get(host, 0) + 1
+
+    def mend() -> None:
+        refusing[host] -= 1
+        if not refusing[host]:
+            del refusing[host]
+
+    return mend
+
+
+def _slow(run: Victim, fault: Fault) -> Mend:
+    host, slow = run.devices[fault.target].host, run.world.links.slow
+    slow[host] = 0.05 + fault.amount, 64
+    return lambda: slow.pop(host, None)
+
+
+def _trouble(trouble: str) -> Callable[[Victim, Fault], Mend]:
+    def begin(run: Victim, fault: Fault) -> Mend:
+        run.disk.trouble = trouble
+
+        def mend() -> None:
+            if run.disk.trouble == trouble:
+                run.disk.trouble = ""
+
+        return mend
+
+    return begin
+
+
+def _clock(run: Victim, fault: Fault) -> Mend:
+    machine = run.servers[fault.target].machine
+    step = (fault.amount - 0.5) * 7200.0
+    machine.ahead += step
+
+    def mend() -> None:
+        machine.ahead -= step
+
+    return mend
+
+
+_KINDS: dict[str, Callable[[Any, Fault], Mend]] = {
+    "kill": _kill,
+    "power": _power,
+    "freeze": _freeze,
+    "stop": _stop,
+    "app": _app,
+    "doze": _doze,
+    "away": _away,
+    "twin": _twin,
+    "cut": _cut,
+    "part": _part,
+    "deaf": _deaf,
+    "mute": _mute,
+    "clog": _clog,
+    "refuse": _refuse,
+    "slow": _slow,
+    "full": _trouble("full"),
+    "disk": _trouble("slow"),
+    "error": _trouble("error"),
+    "lost": _trouble("lost"),
+    "clock": _clock,
+}
+
+
+def begin(run: Victim, fault: Fault) -> Mend:
+    """Breaks something; call what is given to mend it."""
+    return _KINDS[fault.kind](run, fault)

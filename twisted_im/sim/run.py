@@ -1,0 +1,404 @@
+"""One run of one scenario: a world is made, loaded, broken, mended, left to settle, and judged.
+
+Strategy: the clients' journals go to the oracle, which judges what users see. What must be so inside, at every moment, is looked at every
+second and whenever something breaks (`_Watch`): what never goes back, what never grows beyond its bound, and that whatever was accepted is
+on the disk. At the end everything is stopped, and what is left over then is a fault as well: a timer, a session, a process that does not
+end. So is every error that a program has logged, unless a disk was broken on purpose.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
+from zope.interface import provider
+
+from twisted_im.client.values import Life
+from twisted_im.core.connection import Limits, State
+from twisted_im.oracle import Accepted, Event, Healed, Member, Oracle, Quiet, Sent
+from twisted_im.oracle import Fault as Broken
+from twisted_im.server.names import user_key
+from twisted_im.sim.devices import Device, MemoryJournal, noted
+from twisted_im.sim.disk import SimDisk
+from twisted_im.sim.nemesis import begin
+from twisted_im.sim.scenario import Fault, Scenario
+from twisted_im.sim.trace import Step
+from twisted_im.sim.world import Process, World
+
+#: Seconds from the last fault until everything accepted is to be shown (the oracle's L0), and a little more.
+SETTLE = 65.0
+#: Seconds that are waited after everything was shown: what is shown twice is shown then.
+LINGER = 3.0
+#: Seconds in which every process must have ended when it was asked to.
+STOP = 60.0
+#: Seconds between two looks at what must always be so.
+LOOK = 1.0
+#: Seconds until a supervisor starts a server again, and a person a client.
+SUPERVISED, PERSON = 2.0, 1.5
+#: What may be logged as an error: a node that was taken for dead, and a device that was logged in elsewhere.
+_WELL_SAID = ("another process has become the node", "the same device has logged in again")
+#: The servers' limits: a silent client is noticed soon, since the run is short.
+LIMITS = Limits(heartbeat=5)
+
+
+@dataclass
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        violations: one line for each promise that was broken; empty if all were kept.
+        simulated: seconds of the world.
+        events: calls that were made in it.
+        faults: kind → how many were begun.
+        counts: of the oracle; see `twisted_im.oracle.COUNTS`.
+        digest: equal for equal runs.
+        steps: what happened, if that was to be kept.
+    """
+
+    scenario: Scenario
+    violations: list[str]
+    simulated: float
+    events: int
+    faults: Counter[str]
+    counts: dict[str, int]
+    digest: str
+    steps: list[Step] = field(default_factory=list)
+
+
+def run(scenario: Scenario, *, keep_trace: bool = False) -> Outcome:
+    """Runs a scenario from its beginning to its judgement."""
+    return _Run(scenario, keep_trace).execute()
+
+
+class _Run:
+    """A run that goes on.
+
+    Attributes:
+        servers, devices: their processes, by name; see `nemesis.Victim`.
+        events: what the oracle is to judge.
+    """
+
+    def __init__(self, scenario: Scenario, keep_trace: bool) -> None:
+        self.scenario = scenario
+        self.world = World(scenario.seed, keep_trace=keep_trace)
+        self.world.links.latencies = scenario.latencies
+        self.disk = SimDisk(self.world, self.world.chance("disk"))
+        self.servers: dict[str, Process] = {}
+        self.devices: dict[str, Process] = {}
+        self.events: list[Event] = []
+        self.accepted: dict[str, tuple[int, int]] = {}
+        self.violations: list[str] = []
+        self._faults: Counter[str] = Counter()
+        self._mends: list[Callable[[], object]] = []
+        self._expected: Counter[str] = Counter()
+        self._senders: dict[str, tuple[str, str | int]] = {}
+        self._groups: list[int] = []
+        self._twins = 0
+        self._healed = False
+        self._watch = _Watch(self)
+
+    # ---- from beginning to end
+
+    def execute(self) -> Outcome:
+        """Everything."""
+        with self._errors():
+            try:
+                self._begin()
+                self._load()
+                self._settle()
+                self._watch.at_rest()
+                self._stop()
+            except _GaveUp as given_up:
+                self.violations.append(str(given_up))
+            finally:
+                for process in self.world.processes.values():
+                    process.kill()
+                self.disk.close()
+            gc.collect()  # a failure that nobody has looked at is logged when it is thrown away
+        world = self.world
+        oracle = Oracle()
+        for number, event in enumerate(self.events):
+            oracle.add(event, number)
+        report = oracle.judge()
+        broken = [f"{violation.law}: {violation.text}" for violation in report.violations]
+        return Outcome(
+            self.scenario,
+            broken + self.violations,
+            world.now,
+            world.agenda.done,
+            self._faults,
+            report.counts,
+            world.trace.digest,
+            world.trace.steps,
+        )
+
+    def _begin(self) -> None:
+        """Servers, accounts, groups and devices."""
+        scenario, world = self.scenario, self.world
+        make = self.disk.sqlite if scenario.store == "sqlite" else self.disk.model
+        machine = "rack" if scenario.store == "sqlite" else ""  # a file is for the processes of one machine
+        for name in scenario.servers:
+            self.servers[name] = world.server(
+                name,
+                store=make,
+                machine=machine,
+                node="node",
+                standby=scenario.topology == "standby",
+                again=SUPERVISED,
+                limits=LIMITS,
+            )
+        node = self.servers[scenario.servers[0]].service.node
+        self._until(lambda: self.serving() is not None, "no server has started")
+        serving = self.serving()
+        node = serving.service.node if serving is not None else node
+        self._wait(node.store.accounts([user_key(b"", user.encode()) for user in scenario.users], True))
+        for number, members in enumerate(scenario.groups):
+            group = self._wait(node.store.create_group(f"group{number}".encode(), [user_key(b"", user.encode()) for user in members]))
+            self._groups.append(group)
+            for user in members:
+                self.events.append(Member(time=world.now, user=user, conversation=group, seq=1, joined=True))
+        for name in scenario.devices:
+            journal = MemoryJournal(lambda event, name=name: self._told(name, event))  # type: ignore[misc]  # a lambda's default
+            self.devices[name] = world.process(name, self._device(name, journal))
+
+    def _device(self, name: str, journal: MemoryJournal, *, back: float | None = PERSON) -> Callable[[Process], Device]:
+        scenario = self.scenario
+
+        def program(process: Process) -> Device:
+            process.on_over.append(
+                lambda killed: journal.state.crash(self.world.chance(f"{name} {process.runs} crash")) if killed else None
+            )
+            return Device(process, name, scenario.servers, journal, back=back, catch_up=scenario.catch_up)
+
+        return program
+
+    def twin(self, device: str) -> Process:
+        """A process that logs in as a device that there is already, and writes nothing down."""
+        self._twins += 1
+        journal = MemoryJournal(lambda event: None)
+        return self.world.process(f"{device} again {self._twins}", self._device(device, journal, back=None))
+
+    def _load(self) -> None:
+        """Everybody sends, and things break."""
+        world = self.world
+        for sending in self.scenario.sendings:
+            world.after(sending.at, self._send, sending.device, sending.target)
+        for fault in self.scenario.faults:
+            world.after(fault.at, self._break, fault)
+        until = world.now + self.scenario.seconds
+        while world.now < until:
+            world.run_for(min(LOOK, until - world.now))
+            self._watch.look()
+
+    def _send(self, device: str, target: str | int) -> None:
+        process = self.devices[device]
+        if process.alive and isinstance(process.service, Device):
+            process.reactor.soon(process.service.recorder.send, self._groups[target] if isinstance(target, int) else target)
+
+    def _break(self, fault: Fault) -> None:
+        if self._healed:
+            return
+        self._faults[fault.kind] += 1
+        self.world.note("fault", fault.target, text=str(fault))
+        self.events.append(Broken(time=self.world.now, kind=fault.kind))
+        mend = begin(self, fault)
+        self._mends.append(mend)
+        self._watch.look()
+
+        def mended() -> None:
+            if mend in self._mends:
+                self._mends.remove(mend)
+                self.world.note("heal", fault.target, text=str(fault))
+                mend()
+
+        if fault.seconds:
+            self.world.after(fault.seconds, mended)
+
+    def _settle(self) -> None:
+        """Everything is mended, and has time to come to rest."""
+        world = self.world
+        self._healed = True
+        mends, self._mends = self._mends, []
+        for mend in mends:
+            mend()
+        for process in (*self.servers.values(), *self.devices.values()):
+            process.thaw()
+            process.start()
+        world.note("heal", "", text="everything")
+        self.events.append(Healed(time=world.now))
+        until = world.now + SETTLE
+        while world.now < until and not self._settled():
+            world.run_for(LOOK)
+            self._watch.look()
+        world.run_for(LINGER)
+        self.events.append(Quiet(time=world.now))
+
+    def _settled(self) -> bool:
+        """Everybody is online, and has shown what there is."""
+        for name, process in self.devices.items():
+            device = process.service
+            if not isinstance(device, Device) or not device.recorder.online or device.recorder.unanswered:
+                return False
+            if device.recorder.covered < self._expected[name]:
+                return False
+        return True
+
+    def _stop(self) -> None:
+        """Everything ends in good order, and leaves nothing behind."""
+        for process in self.world.processes.values():
+            process.again = None
+        for some in (self.devices, self.servers):
+            for process in some.values():
+                process.stop()
+            self._until(lambda: not any(process.alive for process in some.values()), "a process does not end", STOP)  # noqa: B023
+        self.violations += [f"T0: {leak}" for leak in dict.fromkeys(self.world.leaks)]
+
+    # ---- what it is told
+
+    def _told(self, name: str, event: Event) -> None:
+        """An event of a device's journal."""
+        self.events.append(event)
+        noted(self.world, name, event)
+        if isinstance(event, Sent):
+            self._senders[event.client_id] = name, event.target
+        elif isinstance(event, Accepted):
+            self.accepted[event.client_id] = event.conversation, event.seq
+            sender, target = self._senders[event.client_id]
+            if isinstance(target, int):
+                users = self.scenario.groups[self._groups.index(target)]
+            else:
+                users = (sender.partition("/")[0], target)
+            for device in self.scenario.devices:
+                if device != sender and device.partition("/")[0] in users:
+                    self._expected[device] += 1
+
+    def serving(self) -> Process | None:
+        """The server that serves."""
+        for process in self.servers.values():
+            if process.alive and process.service is not None and process.service.addresses:
+                return process
+        return None
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Whatever programs log as an error is a violation, unless a disk has failed on purpose, which they may well say."""
+        expected = {"error", "lost"} & {fault.kind for fault in self.scenario.faults}
+
+        @provider(ILogObserver)
+        def observe(event: dict[str, Any]) -> None:
+            if event["log_level"] < LogLevel.error:
+                return
+            failure = event.get("log_failure")
+            text = f"{event.get('log_format') or ''}".format_map(_Known(event)).strip()
+            if failure is not None:
+                text = f"{text or 'unhandled'}: {failure.type.__name__}: {failure.getErrorMessage()}"
+            if not (expected and "disk" in text) and not any(words in text for words in _WELL_SAID):
+                self.violations.append(f"E0: somebody has logged an error: {text}")
+            self.world.note("log", "", text=text)
+
+        globalLogPublisher.addObserver(observe)
+        try:
+            yield
+        finally:
+            globalLogPublisher.removeObserver(observe)
+
+    def _until(self, condition: Callable[[], bool], what: str, limit: float = 60.0) -> None:
+        try:
+            self.world.run_until(condition, limit=limit)
+        except TimeoutError:
+            raise _GaveUp(f"S0: {what} within {limit:.0f} s") from None
+
+    def _wait(self, done: Deferred[Any]) -> Any:
+        found: list[Any] = []
+        done.addCallback(found.append)
+        self._until(lambda: bool(found), "the store has not answered")
+        return found[0]
+
+
+class _GaveUp(Exception):
+    """A run cannot go on."""
+
+
+class _Known(dict[str, Any]):
+    """Fills a log's format as far as it can."""
+
+    def __missing__(self, key: str) -> str:
+        return f"{{{key}}}"
+
+
+class _Watch:
+    """What must be so at every moment."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+        self._marks: dict[tuple[str, object, int], int] = {}
+        self._devices: list[tuple[bytes, bytes]] = []
+        self._said: dict[str, None] = {}
+
+    def _say(self, text: str) -> None:
+        if text not in self._said:
+            self._said[text] = None
+            self._run.violations.append(text)
+
+    def look(self) -> None:
+        """Looks at the disk and at every server."""
+        self._look_at_disk()
+        for process in self._run.servers.values():
+            if process.alive and process.service is not None:
+                self._look_at_node(process.name, process.service.node)
+
+    def _look_at_disk(self) -> None:
+        run = self._run
+        if not self._devices:
+            self._devices = [
+                (user_key(b"", name.partition("/")[0].encode()), process.service.recorder.client.device)
+                for name, process in run.devices.items()
+                if isinstance(process.service, Device)
+            ]
+        marks = run.disk.marks(self._devices)
+        for key, seq in self._marks.items():
+            if marks and marks.get(key, 0) < seq:
+                self._say(f"C0: {key[0]} of {key[1]!r} in conversation {key[2]} went back from {seq} to {marks.get(key, 0)}")
+        self._marks.update(marks)
+        if marks:
+            placed = run.disk.placed()
+            for client_id, place in run.accepted.items():
+                if placed.get(client_id) != place:
+                    self._say(f"A1: {client_id} was accepted as {place}, but the disk has it as {placed.get(client_id)}")
+
+    def _look_at_node(self, name: str, node: Any) -> None:
+        for pump in node.pumps:
+            size = sum(map(len, pump.out))
+            bound = pump.budget + pump.connection.max_body + 64 * 1024
+            if pump.connection.state is State.OPEN and size > bound:
+                self._say(f"B0: {name} holds {size} bytes for one connection, where {bound} are the most")
+            session = pump.context
+            if pump.connection.state is State.OPEN and node.sessions.get(session.user, session.device) is not session:
+                self._say(f"S1: {name} has an open connection of a session that it does not know")
+        if len(node.ledger.messages) > 30_000:
+            self._say(f"B0: {name} holds {len(node.ledger.messages)} messages for its store")
+
+    def at_rest(self) -> None:
+        """Looks once more, when everything has come to rest: those who are online are those that the server knows."""
+        run = self._run
+        self.look()
+        serving = run.serving()
+        online = {
+            name
+            for name, process in run.devices.items()
+            if isinstance(process.service, Device) and process.service.recorder.client.standing.life is Life.ONLINE
+        }
+        if len(online) < len(run.devices):
+            self._say(f"S0: not online in the end: {', '.join(sorted(set(run.devices) - online))}")
+        if serving is None:
+            self._say("S0: no server serves in the end")
+        elif len(serving.service.node.sessions) != len(online):
+            self._say(f"S1: {len(serving.service.node.sessions)} sessions in the end, but {len(online)} devices are online")
+        for finding in run.disk.findings():
+            self._say(f"F0: {finding}")

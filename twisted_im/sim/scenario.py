@@ -1,0 +1,182 @@
+"""What is going to be tried: who there is, what they do, and what is broken meanwhile. Drawn from a seed, before anything runs.
+
+Strategy: a scenario is plain data, so it can be printed, compared, and made smaller: a fault that is left out changes no other one. Every
+fault says how long it lasts, and none outlasts the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+#: How the servers stand to each other.
+TOPOLOGIES = {
+    "one": "one node",
+    "standby": "two processes of one node on one store: one serves, the other waits for its end",
+}
+
+#: kind of a fault → what it does, and the seconds that it may last
+FAULTS: dict[str, tuple[str, float, float]] = {
+    "kill": ("a server process is killed, and started again", 0.5, 10.0),
+    "power": ("a server's machine loses its power, and comes back", 2.0, 15.0),
+    "freeze": ("a server process is stopped for a while (SIGSTOP)", 0.5, 20.0),
+    "stop": ("a server process is asked to end (SIGTERM), and started again", 0.5, 5.0),
+    "app": ("a device's process is killed, and started again", 0.2, 8.0),
+    "doze": ("a device's process is stopped for a while", 1.0, 20.0),
+    "away": ("a device goes offline in good order, and comes back", 0.2, 10.0),
+    "twin": ("another process logs in as the same device", 0.5, 5.0),
+    "cut": ("the connections of a device are broken", 0.0, 0.0),
+    "part": ("nothing gets through between a device and the servers", 0.5, 15.0),
+    "deaf": ("nothing gets from the servers to a device", 0.5, 15.0),
+    "mute": ("nothing gets from a device to the servers", 0.5, 15.0),
+    "clog": ("the network between a device and the servers is slow", 2.0, 15.0),
+    "refuse": ("a server's machine refuses connections", 0.5, 8.0),
+    "slow": ("a device reads a few bytes at a time", 2.0, 15.0),
+    "full": ("the disk is full", 0.2, 6.0),
+    "disk": ("the disk is slow", 1.0, 8.0),
+    "error": ("the disk fails, and what was being written is not kept", 0.1, 3.0),
+    "lost": ("the disk fails after it has kept what was being written", 0.1, 3.0),
+    "clock": ("the wall clock of a server's machine jumps by up to an hour", 1.0, 20.0),
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is broken.
+
+    Attributes:
+        at: seconds from the beginning of the load.
+        kind: a key of `FAULTS`.
+        target: a process; empty where there is nothing to choose.
+        seconds: until it is mended.
+        amount: how much; what that means is the kind's own.
+    """
+
+    at: float
+    kind: str
+    target: str
+    seconds: float
+    amount: float
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.target}".rstrip() + (f" for {self.seconds:.1f} s" if self.seconds else "")
+
+
+@dataclass(frozen=True)
+class Sending:
+    """One message: `target` is a user, or a group by its number (from 0)."""
+
+    at: float
+    device: str
+    target: str | int
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One run.
+
+    Attributes:
+        topology: a key of `TOPOLOGIES`.
+        store: "model" or "sqlite".
+        devices: "user/device" of each.
+        groups: the users of each.
+        seconds: of load and faults.
+        catch_up: see `Client`; a device far behind then passes over what it reads later.
+        latencies: (lowest, highest) of the network's links, in seconds.
+    """
+
+    seed: int
+    topology: str
+    store: str
+    devices: tuple[str, ...]
+    groups: tuple[tuple[str, ...], ...]
+    seconds: float
+    catch_up: int | None
+    latencies: tuple[float, float]
+    sendings: tuple[Sending, ...]
+    faults: tuple[Fault, ...]
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The servers' processes."""
+        return ("server",) if self.topology == "one" else ("first", "second")
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(device.partition("/")[0] for device in self.devices))
+
+    def __str__(self) -> str:
+        groups = f", {len(self.groups)} groups" if self.groups else ""
+        return (
+            f"seed {self.seed}: {TOPOLOGIES[self.topology].partition(':')[0]}, {self.store} store, {len(self.users)} users,"
+            f" {len(self.devices)} devices{groups}, {len(self.sendings)} messages and {len(self.faults)} faults in {self.seconds:.0f} s"
+        )
+
+
+def draw(seed: int, *, seconds: float | None = None) -> Scenario:
+    """The scenario of a seed.
+
+    Args:
+        seconds: of load and faults; by default drawn too.
+    """
+    chance = Random(f"{seed} scenario")
+    topology = chance.choice(("one", "one", "standby"))
+    store = chance.choice(("model", "model", "sqlite"))
+    users = [f"user{number}" for number in range(chance.randint(2, 5))]
+    devices = [f"{user}/{name}" for user in users for name in ("phone", "laptop", "tablet")[: chance.choice((1, 1, 2, 3))]]
+    groups = tuple(
+        tuple(chance.sample(users, chance.randint(2, len(users)))) for _ in range(chance.choice((0, 1, 1, 2)) if len(users) > 2 else 0)
+    )
+    if seconds is None:
+        seconds = chance.uniform(20.0, 60.0)
+    low = chance.choice((0.0001, 0.001, 0.02))
+    scenario = Scenario(
+        seed=seed,
+        topology=topology,
+        store=store,
+        devices=tuple(devices),
+        groups=groups,
+        seconds=seconds,
+        catch_up=chance.choice((None, None, 3, 20)),
+        latencies=(low, low * chance.choice((1.0, 10.0))),
+        sendings=tuple(_sendings(chance, users, devices, groups, seconds)),
+        faults=(),
+    )
+    return _with_faults(scenario, chance)
+
+
+def _sendings(chance: Random, users: list[str], devices: list[str], groups: tuple[tuple[str, ...], ...], seconds: float) -> list[Sending]:
+    """Each device sends at its own pace; some in bursts."""
+    found = []
+    for device in devices:
+        user = device.partition("/")[0]
+        targets: list[str | int] = [other for other in users if other != user]
+        targets += [number for number, members in enumerate(groups) if user in members]
+        pace = chance.choice((0.3, 1.0, 3.0))
+        at = chance.expovariate(pace)
+        while at < seconds:
+            for _ in range(1 if chance.random() < 0.9 else chance.randint(2, 12)):
+                found.append(Sending(at, device, chance.choice(targets)))
+            at += chance.expovariate(pace)
+    return sorted(found, key=lambda sending: sending.at)
+
+
+def _with_faults(scenario: Scenario, chance: Random) -> Scenario:
+    """A few kinds of faults, several times each: what breaks things is one kind on top of another."""
+    kinds = chance.sample(sorted(FAULTS), chance.randint(1, 6))
+    faults = []
+    for _ in range(chance.randint(1, max(2, int(scenario.seconds / 5)))):
+        kind = chance.choice(kinds)
+        _, low, high = FAULTS[kind]
+        at = chance.uniform(0.0, scenario.seconds)
+        seconds = min(chance.uniform(low, high), max(scenario.seconds - at, 0.05))
+        faults.append(Fault(at, kind, _target(kind, scenario, chance), seconds if high else 0.0, chance.random()))
+    return Scenario(**{**vars(scenario), "faults": tuple(sorted(faults, key=lambda fault: fault.at))})
+
+
+def _target(kind: str, scenario: Scenario, chance: Random) -> str:
+    if kind in ("kill", "power", "freeze", "stop", "refuse", "clock"):
+        return chance.choice(scenario.servers)
+    if kind in ("full", "disk", "error", "lost"):
+        return ""
+    return chance.choice(scenario.devices)
