@@ -191,6 +191,8 @@ class Node:
             maybeDeferred(call).addErrback(lambda failure: log.warn("after a renewal: {why}", why=failure.getErrorMessage()))
 
     def _store_failed(self, failure: Failure) -> None:
+        if self._store_broken:
+            return  # whoever wrote has said so already
         self._store_broken = True
         for pump in list(self.pumps):
             pump.disconnect(ImError(Disconnect.STORE_FAILED))

@@ -69,7 +69,7 @@ class Tenure:
         name: the node's.
         boot: 16 bytes of this run's own; see `new_boot`.
         standby: wait while another process has the name, and do not fail.
-        lost: called, once, when another process has taken the name.
+        lost: called, once, when another process has taken the name, or the store is broken.
         renewed: called after each renewal.
         gone: whether the process of a boot id has certainly ended.
     """
@@ -157,7 +157,10 @@ class Tenure:
                 return
             log.warn("the lease could not be renewed: {why}", why=str(error))
         except Exception:
-            return  # the store is broken, and its node is told by whoever writes
+            if not self._over:  # nobody else may be writing, and a node whose store is broken is of no use to anybody
+                self._over = True
+                self._lost(Failure())
+            return
         if not self._over:
             self._timer = self._reactor.callLater(RENEWAL, self._renew)
             self._renewed()
