@@ -57,6 +57,7 @@ def test_bulk_is_one_line() -> None:
         steps.append(Step(1.1 + number / 1000, "arrive", "bob", "node", "1448 bytes"))
     steps.append(Step(1.2, "send", "node", "bob", "9 bytes: notify READ"))
     steps.append(Step(1.3, "send", "bob", "node", "1448 bytes"))
+    steps.append(Step(9.3, "send", "bob", "node", "1448 bytes"))
     assert list(lines(steps)) == [
         "     1.000000  node ──▶ bob   send      9 bytes: notify READ",
         "     1.100000  node ──▶ bob   send      1448 bytes",
@@ -64,4 +65,6 @@ def test_bulk_is_one_line() -> None:
         "     1.114000  bob      node  …         … 14 more segments sent, 20272 bytes; 14 more segments arrived, 20272 bytes",
         "     1.200000  node ──▶ bob   send      9 bytes: notify READ",
         "     1.300000  bob  ──▶ node  send      1448 bytes",
+        "            ~  8.0 s ~",
+        "     9.300000  bob  ──▶ node  send      1448 bytes",
     ]
