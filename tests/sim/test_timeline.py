@@ -58,6 +58,7 @@ def test_bulk_is_one_line() -> None:
     steps.append(Step(1.2, "send", "node", "bob", "9 bytes: notify READ"))
     steps.append(Step(1.3, "send", "bob", "node", "1448 bytes"))
     steps.append(Step(9.3, "send", "bob", "node", "1448 bytes"))
+    steps += [Step(9.4, "disk", "node", "", text) for text in ("commit", "commit", "commit", "commit failed")]
     assert list(lines(steps)) == [
         "     1.000000  node ──▶ bob   send      9 bytes: notify READ",
         "     1.100000  node ──▶ bob   send      1448 bytes",
@@ -67,4 +68,7 @@ def test_bulk_is_one_line() -> None:
         "     1.300000  bob  ──▶ node  send      1448 bytes",
         "            ~  8.0 s ~",
         "     9.300000  bob  ──▶ node  send      1448 bytes",
+        "     9.400000  node           disk      commit",
+        "     9.400000  node           …         … 2 more disk",
+        "     9.400000  node           disk      commit failed",
     ]

@@ -24,8 +24,11 @@ from twisted_im.sim.trace import Step
 #: A picture has no more steps with a place of their own than this. It is then some 9,000 pixels high: viewers still move it with ease.
 LIMIT = 400
 
-#: Pixels: between lanes, from the left edge to the first lane, from the last lane to the right edge.
-PITCH, LEFT, RIGHT = 290, 370, 310
+#: Pixels: between lanes, between those of a crowd, from the left edge to the first lane, from the last lane to the right edge.
+PITCH, CLOSE, LEFT, RIGHT = 290, 220, 370, 310
+
+#: More lanes than this are a crowd.
+CROWD = 5
 
 #: Pixels: the left edge of the times, and of what is drawn beside them.
 AXIS, FIELD = 14, 104
@@ -126,7 +129,7 @@ def _lanes(steps: Sequence[Step], whole: Sequence[Step], first: Iterable[str]) -
 
 
 def _faults(steps: Sequence[Step]) -> list[tuple[int, int]]:
-    """Each fault with what mended it: indices, the second beyond all if nothing did."""
+    """Each fault with what mended it: indices, the second beyond all steps if nothing did."""
     mended: dict[int, int] = {}
     for index, step in enumerate(steps):
         if step.kind == "fault":
@@ -135,8 +138,9 @@ def _faults(steps: Sequence[Step]) -> list[tuple[int, int]]:
             open_ = [i for i, end in mended.items() if end == len(steps)]
             same = [i for i in open_ if steps[i][2:] == step[2:]]
             alike = [i for i in open_ if _what(steps[i]) == _what(step)]
-            if same or alike or len(open_) == 1:
-                mended[(same or alike or open_)[-1]] = index
+            # What names nothing that is broken mends all: it says "everything", say.
+            for i in same[-1:] or alike[-1:] or open_:
+                mended[i] = index
     return list(mended.items())
 
 
@@ -160,10 +164,10 @@ class _Page:
         self.told = {flight.sends[0]: self._tell_flight(flight) for flight in self.wire.flights}
         #: the steps that are drawn lie from `low` to below `high`; those of them in `placed` have a place of their own
         self.low, self.high, self.placed = self._choose(first, last)
-        self.x: dict[str, float] = {
-            name: LEFT + PITCH * number for number, name in enumerate(_lanes(steps[self.low : self.high], steps, lanes))
-        }
-        self.width = LEFT + PITCH * max(len(self.x) - 1, 0) + RIGHT
+        names = _lanes(steps[self.low : self.high], steps, lanes)
+        self.pitch = PITCH if len(names) <= CROWD else CLOSE
+        self.x: dict[str, float] = {name: LEFT + self.pitch * number for number, name in enumerate(names)}
+        self.width = LEFT + self.pitch * max(len(names) - 1, 0) + RIGHT
         self.layers = {name: Element("g") for name in ("tints", "lives", "arrows", "words")}
         self.y: dict[int, float] = {}
         self.top = 112.0
@@ -248,7 +252,7 @@ class _Page:
                     self._draw_names(y)
                 y += ROW
                 taken = [(left, right)]
-                near = f"{time:.3f}" if abs(time) < 1e6 else moment(time)
+                near = moment(time)[:-3] if abs(time) < 1e6 else moment(time)  # not rounded: rows must not seem out of order
                 _add(self.layers["tints"], "path", "rule", d=_path((FIELD, y), (self.width, y)))
                 _add(self.layers["words"], "text", "quiet", moment(time) if near == label else near, x=AXIS, y=y + 4)
                 before, label = time, near
@@ -278,7 +282,9 @@ class _Page:
         there = self.x.get(step.to, here)
         if step.kind in ("send", "connect") and here != there:
             return (1 if here < there else -1), abs(there - here) - 24
-        return (-1, LEFT - FIELD - 14) if here == LEFT else (1, min(PITCH, RIGHT) - 20)
+        if here == LEFT:
+            return -1, LEFT - FIELD - 14
+        return 1, (RIGHT if here == max(self.x.values()) else self.pitch) - 20
 
     # What is said
 
@@ -406,7 +412,7 @@ class _Page:
         y = self.y[index]
         _add(layer, "path", kind, d=_path((FIELD, y), (self.width - 10, y)))
         head = {"fault": "⚡ broken", "heal": "✓ mended"}.get(kind, plain(step.kind))
-        about = " ".join(plain(name) for name in (step.where, step.to) if name)
+        about = " ".join(plain(name) for name in (step.where, step.to) if name not in step.text)
         words = shorten(": ".join(filter(None, [head, about, plain(step.text)])), int((self.width - FIELD - 40) / CHARACTER))
         _add(layer, "rect", "paper", x=FIELD + 8, y=y - 8, width=CHARACTER * columns(words) + 12, height=16)
         _add(layer, "text", f"{kind}text", words, x=FIELD + 14, y=y + 4)
@@ -474,7 +480,7 @@ class _Page:
             _add(root, "text", "faulttext", f"Left out: {words}", x=AXIS, y=64)
         _add(root, "text", "quiet", "seconds", x=AXIS, y=self.top - 20)
         for name, x in self.x.items():
-            words = shorten(plain(name), int(PITCH / 8))
+            words = shorten(plain(name), int(self.pitch / 8))
             wide = 7.4 * columns(words) + 24
             for y in (self.top - 36, self.bottom):
                 _add(root, "rect", "box", x=x - wide / 2, y=y, width=wide, height=22, rx=4)

@@ -65,7 +65,7 @@ def _line(step: Step, width: int) -> str:
     """One step; what is broken on purpose, and mended, goes through all columns."""
     if step.kind in ("fault", "heal"):
         bar = "━" if step.kind == "fault" else "─"
-        about = " ".join(plain(name) for name in (step.where, step.to) if name)
+        about = " ".join(plain(name) for name in (step.where, step.to) if name not in step.text)
         text = f"{bar * 3} {step.kind.upper()} {about + ' ' if about else ''}{plain(step.text)} "
         text = f"{moment(step.time):>13}  {shorten(text, WIDTH - 24)} "
         return text + bar * (WIDTH - columns(text))
@@ -95,12 +95,12 @@ def _summary(folded: list[Step], width: int) -> Iterator[str]:
 
 
 def flow(step: Step) -> tuple[str, ...]:
-    """Which bulk a step may be part of: the same frames in one direction, or a disk's work; empty if it always deserves its own line."""
+    """Which bulk a step may be part of: the same frames in one direction, or the same at a disk; empty if of none."""
     if step.kind == "send":
         return (step.where, step.to, frames(step.text))
     if step.kind == "arrive":
         return (step.to, step.where, frames(step.text))
-    return (step.where,) if step.kind == "disk" else ()
+    return (step.where, step.text) if step.kind == "disk" else ()
 
 
 def size(text: str) -> int:
