@@ -638,6 +638,21 @@ class TestLife(Party):
         assert alice.standing.error is not None
         self.assertEqual(alice.standing.error.code, Disconnect.SHUTTING_DOWN)
 
+    async def test_somebody_who_does_not_want_to_wait(self) -> None:
+        """If this fails, a person whose network is back looks at a clock for up to a minute."""
+        await self.serve()
+        (alice,) = await self.online("alice")
+        address = self.server.addresses[0]
+        await self.server.stopService()
+        await self.until(lambda: alice.standing.life is Life.WAITING)
+        self.assertGreaterEqual(alice.standing.retry_in, 1.0)
+        await self.serve(listen=f"tcp:{address.rpartition(':')[2]}:interface=127.0.0.1")
+        alice.hurry()
+        self.assertIs(alice.standing.life, Life.CONNECTING)
+        await alice.when_online()
+        alice.hurry()  # of no use now, and no harm
+        self.assertIs(alice.standing.life, Life.ONLINE)
+
     async def test_a_redirect_is_followed_and_forgotten_when_it_fails(self) -> None:
         """If this fails, a server cannot be emptied for maintenance, or a wrong redirect loses its clients."""
         home = await self.serve()

@@ -54,7 +54,7 @@ def test_a_redirect_keeps_to_the_same_kind() -> None:
     assert destination.redirect("127.0.0.1:2")
     destination.connect(None)
     assert [client[:2] for client in reactor.tcpClients] == [("127.0.0.1", 2)]
-    destination.go_home()
+    destination.go_on()
     destination.connect(None)
     assert [client[:2] for client in reactor.tcpClients] == [("127.0.0.1", 2), ("127.0.0.1", 1)]
     assert tried == ["try", "try"]
@@ -65,15 +65,17 @@ def test_several_addresses() -> None:
     reactor = MemoryReactorClock()
     destination = Destination("tcp:127.0.0.1:1,127.0.0.1:2", reactor, trust=None, connecting=lambda: None, failed=lambda _: None)
 
-    def tried(*, fails: bool) -> Any:
-        attempt = destination.connect(Factory())
-        _, port, factory, *_ = reactor.tcpClients[-1]
-        if fails:
-            factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
-            attempt.addErrback(lambda _: None)
-        return port
+    def tried(fails: int) -> list[Any]:
+        """The ports of one attempt of which so many addresses fail."""
+        before = len(reactor.tcpClients)
+        destination.connect(Factory()).addErrback(lambda _: None)
+        for _ in range(fails):
+            reactor.tcpClients[-1][2].clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+        return [port for _, port, *_ in reactor.tcpClients[before:]]
 
-    assert [tried(fails=fails) for fails in (False, True, False, True, True, True)] == [1, 1, 2, 2, 1, 2]
+    assert [tried(0), tried(1), tried(0), tried(2), tried(0)] == [[1], [1, 2], [2], [2, 1], [2]]
+    destination.go_on()  # it took the connection, and gave no login
+    assert tried(0) == [1]
     with pytest.raises(ValueError, match="all its addresses are of one kind"):
         Destination("tcp:127.0.0.1:1,tls:127.0.0.1:2", reactor, trust=None, connecting=lambda: None, failed=lambda _: None)
 

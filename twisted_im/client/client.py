@@ -35,7 +35,7 @@ from twisted_im.client.destination import Destination, explain
 from twisted_im.client.reading import Listener, Reader
 from twisted_im.client.sending import Sender, Sending, uid_bytes
 from twisted_im.client.session import AskSecret, Credentials, Session, Trace
-from twisted_im.client.state import FileState, Kept, MemoryState, State
+from twisted_im.client.state import FileState, MemoryState, State, recalled
 from twisted_im.client.values import (
     LIFE,
     Conversation,
@@ -182,7 +182,7 @@ class Client(Service):
         self._hint = 0.0
 
         memory = FileState(state) if isinstance(state, str | os.PathLike) else state if state is not None else MemoryState()
-        kept = _recalled(memory, f"{tenant}/{uid}", device, random)
+        kept = recalled(memory, f"{tenant}/{uid}", device, random.randbytes)
         self._kept = kept
         self._credentials = Credentials(
             method, _bounded(tenant, "tenant", MAX_TENANT), uid_bytes(uid), kept.device, _bounded(label, "label", MAX_LABEL),
@@ -287,6 +287,14 @@ class Client(Service):
         if not failure.check(CancelledError):
             self._why = explain(failure), None
 
+    def hurry(self) -> None:
+        """Connects at once, if this client waits to try again: the network is back, or somebody has asked for it."""
+        if self.standing.life is Life.WAITING and self._stopping is None:
+            self._failures, self._hint = 0, 0.0
+            self._connector.stopService()
+            self._connector = self._make_connector()
+            self._connector.startService()
+
     #: Why the last attempt or connection ended: words, and the server's error if there was one.
     _why: tuple[str, ImError | None] = ("", None)
 
@@ -349,7 +357,7 @@ class Client(Service):
         if session.redirect:
             self._destination.redirect(session.redirect)
         elif not session.welcomed:
-            self._destination.go_home()
+            self._destination.go_on()
         if session.end is not None and not session.come_back:
             self._become(Standing(Life.ENDED, *self._why))
             self._connector.stopService()
@@ -680,21 +688,3 @@ def _bounded(text: str | bytes, what: str, most: int) -> bytes:
     if len(data) > most:
         raise ValueError(f"a {what} has at most {most} bytes; this one has {len(data)}")
     return data
-
-
-def _recalled(state: State, account: str, device: bytes | None, random: Random) -> Kept:
-    """What a device remembers, or the beginning of a memory.
-
-    Raises:
-        ValueError: it is another account's, or another device's.
-    """
-    if device is not None and len(device) != 16:
-        raise ValueError(f"a device id has 16 bytes, not {len(device)}")
-    kept = state.load()
-    if kept is None:
-        return Kept(device or random.randbytes(16), account)
-    if kept.account != account:
-        raise ValueError(f"the state belongs to {kept.account.lstrip('/')}; use another file for each user")
-    if device not in (None, kept.device):
-        raise ValueError("the state belongs to another device; leave the device out, or use another file")
-    return kept

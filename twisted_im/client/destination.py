@@ -1,8 +1,9 @@
 """Where a client connects to: an address in words, made an endpoint; and what went wrong there, in words again.
 
 Strategy: a `Destination` is itself an endpoint, so that `ClientService` need not know that there are several addresses, or that a
-server may send its clients elsewhere. When one address fails the next attempt goes to the next. After a redirect it leads to the new
-address, by the same kind of connection and the same trust; a failure there leads home again.
+server may send its clients elsewhere. An attempt tries all addresses, and has failed when the last one has. An address that takes the
+connection and gives no login is the last one next time: it may be a server that has hung, with another in its place. After a redirect it
+leads to the new address, by the same kind of connection and the same trust; a failure there leads home again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from OpenSSL import SSL, crypto
 from service_identity import VerificationError
 from twisted.internet import error as net
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, clientFromString, wrapClientTLS
 from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
 from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS, trustRootFromCertificates
@@ -117,11 +118,27 @@ class Destination:
 
     def connect(self, factory: Any) -> Deferred[IProtocol]:
         self._connecting()
-        attempt: Deferred[IProtocol] = (self._away or self._homes[0]).connect(factory)
-        return attempt.addErrback(self._lost)
+        if self._away is None:
+            return self._try(factory, len(self._homes))
+        attempt: Deferred[IProtocol] = self._away.connect(factory)
+        return attempt.addErrback(self._lost, factory, 0)
 
-    def go_home(self) -> None:
-        """The next attempt goes to an address that the application gave."""
+    def _try(self, factory: Any, left: int) -> Deferred[IProtocol]:
+        """Tries the first address, and so many in all."""
+        attempt: Deferred[IProtocol] = self._homes[0].connect(factory)
+        return attempt.addErrback(self._lost, factory, left - 1)
+
+    def _lost(self, failure: Failure, factory: Any, left: int) -> Deferred[IProtocol]:
+        self.go_on()
+        if left and not failure.check(CancelledError):
+            return self._try(factory, left)
+        self._failed(failure)
+        return fail(failure)
+
+    def go_on(self) -> None:
+        """This address was of no use: the next attempt begins with another one that the application gave."""
+        if self._away is None:
+            self._homes.append(self._homes.pop(0))
         self._away = None
 
     def redirect(self, address: str) -> bool:
@@ -136,13 +153,6 @@ class Destination:
 
     def __repr__(self) -> str:
         return self._name if self._away is None else f"{self._name} (sent elsewhere)"
-
-    def _lost(self, failure: Failure) -> Failure:
-        if self._away is None:
-            self._homes.append(self._homes.pop(0))
-        self.go_home()
-        self._failed(failure)
-        return failure
 
     def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
         endpoint: IStreamClientEndpoint

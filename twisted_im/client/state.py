@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -117,6 +118,24 @@ class FileState:
         with open(self._next, "w", encoding="utf-8", opener=_private) as file:
             file.write(json.dumps(data))
         os.replace(self._next, self._path)
+
+
+def recalled(state: State, account: str, device: bytes | None, random: Callable[[int], bytes]) -> Kept:
+    """What a device remembers, or the beginning of a memory.
+
+    Raises:
+        ValueError: it is another account's, or another device's.
+    """
+    if device is not None and len(device) != 16:
+        raise ValueError(f"a device id has 16 bytes, not {len(device)}")
+    kept = state.load()
+    if kept is None:
+        return Kept(device or random(16), account)
+    if kept.account != account:
+        raise ValueError(f"the state belongs to {kept.account.lstrip('/')}; use another file for each user")
+    if device not in (None, kept.device):
+        raise ValueError("the state belongs to another device; leave the device out, or use another file")
+    return kept
 
 
 def _private(path: str, flags: int) -> int:

@@ -129,7 +129,7 @@ class Recorder:
         self._unanswered: dict[str, str | int] = {}  # client id → target
         self._passed: list[tuple[int, int, int]] = []  # conversation, first, last: passed over, and still to be read
         self._reading = False
-        fresh = Kept(hashlib.sha256(f"{user}/{name}".encode()).digest()[:16], f"/{user}")
+        fresh = Kept(device_id(user, name), f"/{user}")
         state = Memory(journal.state, fresh, self._recall(), forget=3 if plant == "repeat" else 0)
         self.client = Client(
             endpoint,
@@ -277,6 +277,11 @@ class Recorder:
             log.info("reading is put off: {reason}", reason=error.reason)
         finally:
             self._reading = False
+
+
+def device_id(user: str, name: str) -> bytes:
+    """The 16 bytes of a device of a run."""
+    return hashlib.sha256(f"{user}/{name}".encode()).digest()[:16]
 
 
 def content_of(client_id: bytes) -> bytes:

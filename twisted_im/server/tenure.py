@@ -131,6 +131,8 @@ class Tenure:
             if not asked:
                 asked = True
                 log.info("standing by: another process is {name}", event="standing by", name=self._name)
+            if self._over:
+                return  # released while the store was asked
             self._waiting = Deferred()
             self._timer = self._reactor.callLater(QUESTION, self._waiting.callback, None)
             yield self._waiting

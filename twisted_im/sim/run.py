@@ -21,6 +21,7 @@ from zope.interface import provider
 
 from twisted_im.client.values import Life
 from twisted_im.core.connection import Limits, State
+from twisted_im.faults.recorder import device_id
 from twisted_im.oracle import Accepted, Event, Healed, Member, Oracle, Quiet, Sent
 from twisted_im.oracle import Fault as Broken
 from twisted_im.server.names import user_key
@@ -167,22 +168,25 @@ class _Run:
             journal = MemoryJournal(lambda event, name=name: self._told(name, event))  # type: ignore[misc]  # a lambda's default
             self.devices[name] = world.process(name, self._device(name, journal))
 
-    def _device(self, name: str, journal: MemoryJournal, *, back: float | None = PERSON) -> Callable[[Process], Device]:
+    def _device(self, name: str, journal: MemoryJournal) -> Callable[[Process], Device]:
         scenario = self.scenario
 
         def program(process: Process) -> Device:
             process.on_over.append(
                 lambda killed: journal.state.crash(self.world.chance(f"{name} {process.runs} crash")) if killed else None
             )
-            return Device(process, name, scenario.servers, journal, back=back, catch_up=scenario.catch_up)
+            return Device(process, name, scenario.servers, journal, back=PERSON, catch_up=scenario.catch_up)
 
         return program
 
     def twin(self, device: str) -> Process:
-        """A process that logs in as a device that there is already, and writes nothing down."""
+        """A process that logs in as a device that there is already. No message counts as shown there: the other would never see it."""
         self._twins += 1
-        journal = MemoryJournal(lambda event: None)
-        return self.world.process(f"{device} again {self._twins}", self._device(device, journal, back=None))
+        user, _, name = device.partition("/")
+        process = f"{device} again {self._twins}"
+        at = ",".join(self.servers)
+        self.world.client(user, at=at, name=process, device=device_id(user, name), on_message=lambda message: Deferred())
+        return self.world.processes[process]
 
     def _load(self) -> None:
         """Everybody sends, and things break."""
@@ -230,6 +234,8 @@ class _Run:
         for process in (*self.servers.values(), *self.devices.values()):
             process.thaw()
             process.start()
+            if isinstance(process.service, Device):  # whoever waits for the network is told that it is back
+                process.reactor.soon(process.service.recorder.client.hurry)
         world.note("heal", "", text="everything")
         self.events.append(Healed(time=world.now))
         until = world.now + SETTLE
