@@ -96,17 +96,29 @@ class Tenure:
         self._gone = gone
         self._timer: Any = None
         self._waiting: Deferred[None] | None = None
+        self._taking: Deferred[None] | None = None
         self._over = False
         self._held = False
         self.address = ""  #: where the node listens, for others to see
 
-    @inlineCallbacks
-    def take(self) -> Any:
-        """Fires when the name is this process's.
+    def take(self) -> Deferred[Any]:
+        """Fires when the name is this process's; or when it was given back before that.
 
         Raises:
             StoreError: another process has it, and this one does not stand by.
         """
+        self._taking = Deferred()
+        taken: Deferred[Any] = self._take()
+        return taken.addBoth(self._taken)
+
+    def _taken(self, result: Any) -> Any:
+        taking, self._taking = self._taking, None
+        if taking is not None:
+            taking.callback(None)
+        return result
+
+    @inlineCallbacks
+    def _take(self) -> Any:
         asked = False
         while not self._over:
             try:
@@ -118,7 +130,8 @@ class Tenure:
                 self._held = True
                 if asked:
                     log.info("taking over as {name}", event="taking over", name=self._name)
-                self._timer = self._reactor.callLater(RENEWAL, self._renew)
+                if not self._over:
+                    self._timer = self._reactor.callLater(RENEWAL, self._renew)
                 return
             held = [lease for lease in (yield self._store.leases()) if lease.node == self._name]
             if held and self._gone(held[0].boot):
@@ -175,6 +188,8 @@ class Tenure:
             self._timer.cancel()
         if self._waiting is not None and not self._waiting.called:
             self._waiting.callback(None)
+        if self._taking is not None:  # the store may be about to say yes
+            yield self._taking
         if self._held:
             self._held = False
             try:
