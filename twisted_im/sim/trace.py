@@ -7,6 +7,7 @@ either; they are kept only if somebody is going to look at them.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 
@@ -72,12 +73,13 @@ class Trace:
         self._keep = keep
         self._hash = hashlib.blake2b(digest_size=8)
 
-    def note(self, time: float, kind: str, where: str, to: str = "", text: str = "") -> None:
-        """Adds a step."""
+    def note(self, time: float, kind: str, where: str, to: str = "", text: str = "", more: Callable[[], str] | None = None) -> None:
+        """Adds a step. `more` is asked for more text if somebody is going to look."""
         self.count += 1
         self._hash.update(f"{time!r} {kind} {where} {to} {text}\n".encode())
         if self._keep:
-            self.steps.append(Step(time, kind, where, to, text))
+            added = more() if more is not None else ""
+            self.steps.append(Step(time, kind, where, to, f"{text}: {added}" if added else text))
 
     @property
     def digest(self) -> str:

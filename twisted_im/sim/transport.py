@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from twisted_im.sim.agenda import Runner
 from twisted_im.sim.links import Links
+from twisted_im.sim.names import Names
 from twisted_im.sim.pipe import Pipe
 
 #: Bytes that Twisted reads at once, and that it holds before it tells a push producer to wait.
@@ -90,10 +91,14 @@ class SimTransport:
         self._producer_paused = False
         self._connector: Any = None
         self._socket = SimSocket(self)
+        self._names_in, self._names_out = Names(), Names()
         self._tail = bytearray()
         self._reading = False
         self._was_reset = False
         self._read_booked = self._write_booked = self._aborting = False
+
+    def _note(self, kind: str, text: str = "", more: Callable[[], str] | None = None) -> None:
+        self._links.trace.note(self._links.agenda.now, kind, self.name, self._links.name_of(self.peer_host), text, more)
 
     # ---- how it begins
 
@@ -102,7 +107,7 @@ class SimTransport:
         if self.gone:
             return
         protocol = factory.buildProtocol(self._far)
-        self._links.trace.note(self._links.agenda.now, "accept", self.name, self._links.name_of(self.peer_host))
+        self._note("accept")
         self._begin(protocol)
 
     def connected_by(self, connector: Any) -> None:
@@ -173,7 +178,7 @@ class SimTransport:
             self._lost(Failure(main.CONNECTION_DONE))
 
     def _deliver(self, data: bytes) -> None:
-        self._links.trace.note(self._links.agenda.now, "arrive", self.name, self._links.name_of(self.peer_host), f"{len(data)} bytes")
+        self._note("arrive", f"{len(data)} bytes", lambda: self._names_in.of(data))
         try:
             self.protocol.dataReceived(data)
         except Exception as problem:
@@ -200,7 +205,7 @@ class SimTransport:
         sent = self.pipe_out.write(data)
         if not sent and data:
             raise BlockingIOError("no room")
-        self._links.trace.note(self._links.agenda.now, "send", self.name, self._links.name_of(self.peer_host), f"{sent} bytes")
+        self._note("send", f"{sent} bytes", lambda: self._names_out.of(data[:sent]))
         return sent
 
     def write(self, data: bytes) -> None:
@@ -279,7 +284,7 @@ class SimTransport:
 
     def reset(self) -> None:
         """Breaks the connection (RST)."""
-        self._links.trace.note(self._links.agenda.now, "reset", self.name, self._links.name_of(self.peer_host))
+        self._note("reset")
         self.pipe_out.die()
         self._pipe_in.die()
         self._links.reset(self, self._peer)
@@ -296,7 +301,7 @@ class SimTransport:
         if self._pipe_in.inbox and not self._was_reset:
             self.reset()
         else:
-            self._links.trace.note(self._links.agenda.now, "close", self.name, self._links.name_of(self.peer_host))
+            self._note("close")
             self.pipe_out.end()
             self._leave()
 
