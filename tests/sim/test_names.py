@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +20,7 @@ def test_frames_are_named_once_however_the_stream_is_cut(cuts: list[int]) -> Non
     """If this fails, a trace shows frames twice, or hides them, and whoever reads it looks for a fault that is not there."""
     edges = [0, *sorted(cuts), len(STREAM)]
     names = Names()
-    found = [names.of(STREAM[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
+    found = [names.of(STREAM[start:end]) for start, end in pairwise(edges)]
     words = [name for each in found if each for name in each.split(", ")]
     counts: dict[str, int] = {}
     for word in words:

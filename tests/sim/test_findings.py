@@ -1,0 +1,78 @@
+"""What the simulator has found in shipped code, one story each, told directly so that it stays told whatever seeds come to mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted_im.client.values import Life
+from twisted_im.sim.disk import SimDisk
+from twisted_im.sim.world import Process, World
+
+
+def online(client: Any) -> bool:
+    """Whether a client has logged in."""
+    return client.standing.life is Life.ONLINE
+
+
+def test_a_goodbye_is_said() -> None:
+    """If this fails, the server hears nothing of a client that leaves in good order, and takes it for one whose network has failed."""
+    for seed in range(10):
+        world = World(seed, keep_trace=True)
+        world.server()
+        alice = world.client("alice")
+        world.run_until(lambda alice=alice: online(alice))
+        world.processes["alice"].stop()
+        world.run_for(1.0)
+        assert any(step.kind == "arrive" and step.where == "server" and "DISCONNECT" in step.text for step in world.trace.steps)
+
+
+def test_a_broken_store_ends_a_node_to_which_nobody_can_log_in() -> None:
+    """If this fails, a server whose disk has failed refuses every login for ever, and no supervisor starts it again. (Seed 36.)"""
+    world = World()
+    disk = SimDisk(world, world.chance("disk"))
+    server = world.server(store=disk.model, again=2.0)
+    world.run_for(1.0)
+    disk.trouble = "error"
+    alice = world.client("alice")
+    world.run_for(0.5)
+    disk.trouble = ""
+    world.run_until(lambda: online(alice), limit=15.0)
+    assert server.runs == 2
+
+
+def test_a_node_that_is_stopped_while_it_asks_for_its_name() -> None:
+    """If this fails, a server that is stopped at the wrong moment keeps its process or its name for a while. (Seeds 372, 554, 901.)"""
+    for moment in range(60):
+        world = World(moment)
+        disk = SimDisk(world, world.chance("disk"))
+        first = world.server("first", store=disk.model, node="node", machine="rack", standby=True)
+        world.run_for(0.5)
+        second = world.server("second", store=disk.model, node="node", machine="rack", standby=True)
+        world.run_for(1.0)
+        first.stop()
+        world.run_for(0.001 * moment)
+        second.stop()
+        world.run_until(lambda first=first, second=second: not (first.alive or second.alive))
+        assert not world.leaks
+        held: list[Any] = []
+        disk.image.leases().addCallback(held.append)
+        assert held == [[]]
+
+
+def test_a_server_that_hangs_is_left_for_its_standby() -> None:
+    """If this fails, clients of a server that hangs try it again and again, since its kernel takes connections all the same. (Seed 585.)"""
+    world = World()
+    disk = SimDisk(world, world.chance("disk"))
+
+    def serve(name: str) -> Process:
+        return world.server(name, store=disk.model, node="node", standby=True)
+
+    first = serve("first")
+    world.run_for(1.0)
+    serve("second")
+    alice = world.client("alice", at="first,second", answer=5.0)
+    world.run_until(lambda: online(alice))
+    first.freeze()
+    world.run_until(lambda: alice.standing.life is not Life.ONLINE, limit=400.0)
+    world.run_until(lambda: online(alice), limit=60.0)
+    assert first.reactor.frozen
