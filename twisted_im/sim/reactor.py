@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address
@@ -213,7 +213,7 @@ class SimReactor:
         return self.network.listen(self, port, factory, backlog)
 
     def connectTCP(self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: object = None) -> Any:
-        return self.network.connect(self, host, port, factory, timeout)
+        return self.network.connect(self, self.network.links.address_of(host) or host, port, factory, timeout)
 
     # ---- threads
 
@@ -261,6 +261,11 @@ class SimReactor:
     def installNameResolver(self, resolver: Any) -> Any:
         older, self.nameResolver = self.nameResolver, resolver
         return older
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(f"{name} is not simulated: processes of a world have TCP, timers and deferToThreadPool")
 
 
 class SimPool:
