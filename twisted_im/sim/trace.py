@@ -28,9 +28,6 @@ class Step(NamedTuple):
     to: str
     text: str
 
-    def __str__(self) -> str:
-        return f"{self.time:.3f} {self.where} {self.kind} {self.to} {self.text}".replace("  ", " ").rstrip()
-
 
 #: kind of a step → what it says of `where` and `to`
 KINDS = {

@@ -31,6 +31,7 @@ from twisted_im.sim.agenda import Agenda
 from twisted_im.sim.links import Links
 from twisted_im.sim.net import Network
 from twisted_im.sim.reactor import SimReactor
+from twisted_im.sim.timeline import lines
 from twisted_im.sim.trace import Trace
 from twisted_im.storage.memory import MemoryStore
 from twisted_im.wire.schema import LoginMethod
@@ -285,8 +286,8 @@ class World:
         while not condition():
             if not self.agenda.step(until):
                 error = TimeoutError(f"not so after {limit:g} simulated seconds (seed {self.seed!r})")
-                for step in self.trace.steps[-SHOWN:]:
-                    error.add_note(str(step))
+                for line in lines(self.trace.steps[-SHOWN:]):
+                    error.add_note(line)
                 raise error
 
     def result(self, deferred: Any, *, limit: float = 60.0) -> Any:
@@ -318,6 +319,10 @@ class World:
     def note(self, kind: str, where: str, to: str = "", text: str = "") -> None:
         """Adds a step to the trace."""
         self.trace.note(self.now, kind, where, to, text)
+
+    def timeline(self) -> str:
+        """What has happened, for a terminal, one line for each step; empty if steps are not kept (`keep_trace`)."""
+        return "\n".join(lines(self.trace.steps))
 
     # ---- who is there
 
