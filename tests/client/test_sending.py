@@ -148,6 +148,7 @@ class World(RuleBasedStateMachine):
         assert len({id(sending) for sending in self.told}) == len(self.told), "it is told once"
         assert [entry.item for entry in self.sender.outbox] == [sent.sending for sent in pending]
         assert len(self.sender.outbox) == len(pending)
+        assert self.sender.unsure == any(sent.client_id and not sent.renew for sent in pending), "it may be in the log"
         for sent in self.sent:
             assert len(sent.outcomes) <= 1
             assert sent.sending.outcome is (sent.outcomes[0] if sent.outcomes else None)

@@ -92,7 +92,6 @@ class Reader:
         self._queue: deque[tuple[int, Step]] = deque()  # with the era in which it came
         self._takers: deque[Deferred[Message]] = deque()
         self._closed: Failure | None = None
-        self._skipped: set[int] = set()  # conversations of which some rows were not seen in this login
         self._caught_up = False
         self._showing = False
         self._syncing = False
@@ -108,6 +107,7 @@ class Reader:
         self.inbox = Inbox(self._kept.device, self._kept.cursors, catch_up=self._catch_up, page=200)
         self._position = self._kept.position
         self._adopt: tuple[int, dict[int, int]] | None = None
+        self._skipped: set[int] = set()  # conversations of which some rows were not seen, in this login or since what waits first left
         self._fresh: dict[int, int] = {}  # shown, and not yet saved: conversation → seq of its last visible row
         self._recalled = dict(self._kept.cursors)  # of the run before, which may have ended before it could confirm them
         self._due: dict[tuple[int, int], int] = {}  # receipts to be sent: (conversation, type) → seq
@@ -117,11 +117,17 @@ class Reader:
 
     # ---- the life of a login
 
-    def connected(self, session: Session, epoch: bytes) -> None:
-        """A login was granted: read after the cursors."""
+    def connected(self, session: Session, epoch: bytes, *, unsure: bool) -> None:
+        """A login was granted: read after the cursors.
+
+        Args:
+            unsure: messages of this device wait that may be in the log already, perhaps where an earlier login has passed over it.
+        """
         self._session = session
         self._closed = None
-        self._skipped, self._caught_up = set(), False
+        self._caught_up = False
+        if not unsure:
+            self._skipped.clear()
         if self._kept.epoch and self._kept.epoch != epoch:
             self._start_afresh("the server's store is another one now")
         if self._kept.epoch != epoch:
