@@ -627,6 +627,16 @@ def world(*, shows: bool = True, catch_up: int | None = None) -> World:
     return made
 
 
+def test_a_push_dropped_between_two_pages_of_a_sync() -> None:
+    """If this fails, a user of many conversations does not see the last message of one until the next one comes."""
+    it = world()
+    it.own_message_is_accepted(1)
+    it.own_message_is_accepted(2)
+    it.server_reads("well", 1)
+    it.other_writes(1, 1, "drops")
+    it.teardown()
+
+
 def test_what_a_broken_login_passed_over_is_not_forgotten() -> None:
     """If this fails, a message that is in the log already is sent once more after a long time away."""
     it = world(catch_up=4)

@@ -200,7 +200,9 @@ class Reader:
     def _sync(self, after: int = 0, position: int = 0, heads: dict[int, int] | None = None) -> None:
         """Asks for one page; the first page's position counts for all."""
         assert self._session is not None
-        self._syncing, self._sync_wanted = True, False
+        self._syncing = True
+        if not after:
+            self._sync_wanted = False  # a later page says nothing of the conversations before it: what came meanwhile needs a new sync
         values = {"since": self._position, "after": after, "limit": 0, "scope": SyncScope.CHANGED}
         self._session.ask(Command.SYNC, values, partial(self._synced, self._session, position, heads if heads is not None else {}))
 
