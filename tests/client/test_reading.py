@@ -637,6 +637,33 @@ def test_a_push_dropped_between_two_pages_of_a_sync() -> None:
     it.teardown()
 
 
+def test_a_receipt_of_the_run_before_does_not_replace_a_newer_one() -> None:
+    """If this fails, a message that came during a login is never told to its sender as delivered."""
+    it = world()
+    it.all_is_well(2, 4)
+    it.other_writes(1, 1, "overtakes")
+    it.break_something("crashes", 1)
+    it.connect()
+    it.server_reads("well", 4)
+    it.other_writes(1, 1, "overtakes")
+    it.teardown()
+    assert it.logs[1].cursor == 2
+
+
+def test_an_older_message_is_read_again() -> None:
+    """If this fails, scrolling back sends a receipt for each message on the way."""
+    it = world()
+    it.all_is_well(2, 4)
+    it.other_writes(1, 1, "overtakes")
+    it.other_writes(1, 1, "overtakes")
+    it.all_is_well(9, 4)
+    it.mark_read(1, 0)
+    it.all_is_well(9, 4)
+    it.mark_read(1, -1)
+    it.teardown()
+    assert it.told[1, READ] == 2
+
+
 def test_what_a_broken_login_passed_over_is_not_forgotten() -> None:
     """If this fails, a message that is in the log already is sent once more after a long time away."""
     it = world(catch_up=4)

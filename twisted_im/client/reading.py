@@ -112,7 +112,8 @@ class Reader:
         self._recalled = dict(self._kept.cursors)  # of the run before, which may have ended before it could confirm them
         self._due: dict[tuple[int, int], int] = {}  # receipts to be sent: (conversation, type) → seq
         self._told: dict[tuple[int, int], int] = {}  # receipts under way
-        self._read: dict[int, int] = {}  # read by the application, perhaps before it counts as shown
+        self._read: dict[int, int] = {}  # the furthest that the application has read, perhaps before it counts as shown
+        self._read_waits: dict[int, None] = {}  # conversations in which that is not yet due
         self._marks: dict[tuple[int, str, int], int] = {}  # (conversation, user, type) → seq: receipts never go back
 
     # ---- the life of a login
@@ -217,8 +218,9 @@ class Reader:
                 heads[row.conversation] = row.head
                 cursor = self._kept.cursors.setdefault(row.conversation, min(row.cursor, row.head))
                 recalled = self._recalled.pop(row.conversation, 0)
-                if row.cursor < recalled <= row.head:
-                    self._due[row.conversation, ReceiptType.DELIVERED] = recalled
+                key = row.conversation, ReceiptType.DELIVERED
+                if row.cursor < recalled <= row.head and recalled > max(self._due.get(key, 0), self._told.get(key, 0)):
+                    self._due[key] = recalled
                 if row.floor > max(cursor, self.inbox.shown(row.conversation)):
                     self._skipped.add(row.conversation)
                 self._queued(self.inbox.listed(row.conversation, head=row.head, floor=row.floor, cursor=row.cursor))
@@ -380,6 +382,7 @@ class Reader:
         """The person has seen everything up to there; told to the server as soon as it also counts as shown."""
         if seq > self._read.get(conversation, 0):
             self._read[conversation] = seq
+            self._read_waits[conversation] = None
             self._book()
 
     def _save(self) -> None:
@@ -417,9 +420,10 @@ class Reader:
         """Packet 4 of one conversation."""
         if self._session is None:
             return None
-        for conversation, seq in list(self._read.items()):
+        for conversation in list(self._read_waits):
+            seq = self._read[conversation]
             if seq <= self._kept.cursors.get(conversation, 0) and not self._dirty:
-                del self._read[conversation]
+                del self._read_waits[conversation]
                 self._due[conversation, ReceiptType.READ] = seq
         for (conversation, kind), seq in self._due.items():
             if (conversation, kind) in self._told:
