@@ -906,4 +906,30 @@ class TransportContract(_Case):
         assert far.lost in ([ConnectionLost], [ConnectionAborted])  # who reads by itself ends it by itself
 
 
-__all__ = ["ConnectContract", "End", "Listening", "OnTwisted", "Simulated", "TimeContract", "TransportContract"]
+class Talk:
+    """A connection in a world of its own, for what only a world can do.
+
+    Attributes:
+        near, far: the processes.
+        a, b: the ends of the connection in them.
+        there: the factory of the far side.
+    """
+
+    def __init__(self, seed: int = 0, *, backlog: int = 50) -> None:
+        self.world = World(seed, keep_trace=True)
+        self.near = self.world.process("near", lambda process: Service())
+        self.far = self.world.process("far", lambda process: Service())
+        self.there = Listening()
+        self.listening = self.far.reactor.listenTCP(7777, self.there, backlog=backlog)
+        self.a = self.connect().ends[0]
+        self.b = self.there.ends[0]
+
+    def connect(self, *, seconds: float = 5.0) -> Connecting:
+        """Another attempt to connect, and what has become of it after so many seconds."""
+        here = Connecting()
+        self.near.reactor.connectTCP(self.far.host, 7777, here)
+        self.world.run_for(seconds)
+        return here
+
+
+__all__ = ["ConnectContract", "Connecting", "End", "Listening", "OnTwisted", "Simulated", "Talk", "TimeContract", "TransportContract"]

@@ -103,7 +103,7 @@ class Pipe:
             links.agenda.at(now + self._resend, None, self._arrive)
             self._resend = min(self._resend * 2, LONGEST_RESEND)
             return
-        if receiver.gone:
+        if receiver.closed:
             links.reset(receiver, sender)
             return
         self._resend = RESEND

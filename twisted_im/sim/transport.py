@@ -134,6 +134,11 @@ class SimTransport:
 
     # ---- what the kernel tells
 
+    @property
+    def closed(self) -> bool:
+        """Its kernel knows of no such connection any more, and answers whatever comes with a reset."""
+        return self.gone or self._was_reset
+
     def readable(self) -> None:
         """There is something to be read, or the stream has ended."""
         if self._reading and not self._read_booked and not self.gone:
@@ -152,7 +157,7 @@ class SimTransport:
             self._was_reset = True
             self.pipe_out.die()
             if self._links.chance.random() < 0.5:
-                self._pipe_in.die()  # what was there to be read is thrown away with the connection, or is read first
+                self._pipe_in.inbox.clear()  # what was there to be read is thrown away with the connection, or is read first
             self.readable()
             self.writable()
 
@@ -285,7 +290,7 @@ class SimTransport:
         """Breaks the connection (RST)."""
         self._note("reset")
         self.pipe_out.die()
-        self._pipe_in.die()
+        self._pipe_in.inbox.clear()
         self._links.reset(self, self._peer)
         self._leave()
 
