@@ -55,8 +55,12 @@ def test_a_reset_that_is_lost_leaves_half_a_connection(seed: int) -> None:
     mend()
     talk.world.run_for(100)
     assert (talk.a.lost, talk.b.lost) == ([ConnectionAborted], [])
+    mend = talk.world.partition("near", "far", one_way=True)
     talk.b.transport.write(b"are you there?")
-    talk.world.run_for(5)
+    talk.world.run_for(60)
+    assert not talk.b.lost, "nor does the answer get there"
+    mend()
+    talk.world.run_for(LONGEST_RESEND + 5)
     assert talk.b.lost == [ConnectionLost]
 
 

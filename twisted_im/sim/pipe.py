@@ -97,14 +97,14 @@ class Pipe:
             return
         links, sender, receiver = self._links, self.sender, self.receiver
         now = links.agenda.now
-        if not links.carries(sender.host, receiver.host):
-            if self._resend == RESEND:
+        carries = links.carries(sender.host, receiver.host)
+        if not carries or receiver.closed:
+            if carries:
+                links.reset(receiver, sender)  # which may be lost
+            elif self._resend == RESEND:
                 links.trace.note(now, "delay", sender.name, receiver.name, f"{self._flying} bytes")
             links.agenda.at(now + self._resend, None, self._arrive)
             self._resend = min(self._resend * 2, LONGEST_RESEND)
-            return
-        if receiver.closed:
-            links.reset(receiver, sender)
             return
         self._resend = RESEND
         _, segment = self._flight.popleft()

@@ -153,9 +153,9 @@ class SimTransport:
 
     def was_reset(self) -> None:
         """The other side has broken the connection: who reads or writes next meets it."""
+        self.pipe_out.die()
         if not self.gone and not self._was_reset:
             self._was_reset = True
-            self.pipe_out.die()
             if self._links.chance.random() < 0.5:
                 self._pipe_in.inbox.clear()  # what was there to be read is thrown away with the connection, or is read first
             self.readable()
