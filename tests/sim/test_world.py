@@ -88,8 +88,12 @@ def test_what_a_stopped_process_misses_comes_late_and_in_order() -> None:
     for seed in range(10):
         world = World(seed)
         process, told = world.process("sleeper", idle), list[tuple[int, float]]()
+
+        def tell(number: int, told: list[tuple[int, float]] = told, world: World = world) -> None:
+            told.append((number, world.now))
+
         for number in range(1, 6):
-            process.reactor.callLater(number, lambda number=number: told.append((number, world.now)))
+            process.reactor.callLater(number, tell, number)
         gone = process.reactor.callLater(2.5, told.append, (0, 0.0))
         world.run_for(1.5)
         process.freeze()
