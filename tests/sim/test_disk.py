@@ -232,6 +232,23 @@ def test_equal_seeds_leave_equal_files() -> None:
     assert [crashed(seed) for seed in range(5)] == [crashed(seed) for seed in range(5)]
 
 
+def test_equal_seeds_say_the_same() -> None:
+    """If this fails, the digests of two equal runs differ as soon as a server speaks of its file, and nobody trusts them any more."""
+
+    def failed() -> tuple[list[str], str]:
+        world = World(5)
+        disk = SimDisk(world, world.chance("disk"))
+        disk.trouble = "error"
+        server = world.server(store=disk.sqlite)
+        world.run_until(lambda: not server.alive)
+        disk.close()
+        return world.errors, world.trace.digest
+
+    (errors, digest), again = failed(), failed()
+    assert (errors, digest) == again
+    assert "disk/messages.db" in errors[-1]
+
+
 def test_a_disk_leaves_nothing_behind() -> None:
     """If this fails, each run fills the machine that it runs on a little more."""
     bench = Bench("sqlite")

@@ -118,11 +118,11 @@ def test_an_error_is_not_lost() -> None:
     world.process("painter", lambda process: Broken())
     with pytest.raises(TimeoutError) as raised:
         world.run_until(lambda: False, limit=5)
-    assert str(raised.value).startswith("not so after 5 simulated seconds; the last errors:\n")
+    assert str(raised.value).startswith("not so after 5 simulated seconds (seed 0); the last errors:\n")
     assert len(world.errors) == 1
     assert "painter" in world.errors[0]
     assert "ValueError: no such colour" in str(raised.value)
-    with pytest.raises(TimeoutError, match=r"^not so after 1 simulated seconds$"):
+    with pytest.raises(TimeoutError, match=r"^not so after 1 simulated seconds \(seed 0\)$"):
         World().run_until(lambda: False, limit=1)
 
 

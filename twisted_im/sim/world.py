@@ -229,6 +229,7 @@ class World:
         trace: what has happened; `trace.steps` is a list of `Step`, if they are kept.
         leaks: what programs have left behind when they stopped, one line each.
         errors: what programs have logged as errors, and what their reactors have; one line each.
+        aliases: path of a file or folder, which differs in each run → what the trace calls it.
         on_close: called at the end.
     """
 
@@ -242,6 +243,7 @@ class World:
         self.processes: dict[str, Process] = {}
         self.leaks: list[str] = []
         self.errors: list[str] = []
+        self.aliases: dict[str, str] = {}
         self.on_close: list[Callable[[], object]] = []
         self._boots: dict[bytes, SimReactor] = {}
 
@@ -289,7 +291,8 @@ class World:
             limit: seconds of the world's.
 
         Raises:
-            TimeoutError: it is not so by then. It says what the last errors were; its notes have the last steps of the trace, if they are kept.
+            TimeoutError: it is not so by then. It says what the last errors were; its notes have the last steps of the trace, if they are
+                kept.
         """
         until = self.now + limit
         with self._heard():
@@ -299,7 +302,8 @@ class World:
 
     def _in_vain(self, limit: float) -> TimeoutError:
         last = "".join(f"\n  {line}" for line in self.errors[-3:])
-        error = TimeoutError(f"not so after {limit:g} simulated seconds (seed {self.seed!r})" + (f"; the last errors:{last}" if last else ""))
+        text = f"not so after {limit:g} simulated seconds (seed {self.seed!r})"
+        error = TimeoutError(f"{text}; the last errors:{last}" if last else text)
         for line in lines(self.trace.steps[-SHOWN:]):
             error.add_note(line)
         return error
@@ -347,11 +351,17 @@ class World:
             self._failed(turn.name if turn is not None else "", ": ".join(filter(None, (formatEvent(event), problem))))
 
     def _failed(self, process: str, text: str) -> None:
-        self.errors.append(f"{self.now:.3f} s, {process or 'nobody'}: {text}")
+        self.errors.append(f"{self.now:.3f} s, {process or 'nobody'}: {self._same(text)}")
 
     def note(self, kind: str, where: str, to: str = "", text: str = "") -> None:
         """Adds a step to the trace."""
-        self.trace.note(self.now, kind, where, to, text)
+        self.trace.note(self.now, kind, where, to, self._same(text))
+
+    def _same(self, text: str) -> str:
+        """A text as it is in every run of this seed."""
+        for path, name in self.aliases.items():
+            text = text.replace(path, name)
+        return text
 
     def timeline(self) -> str:
         """What has happened, for a terminal, one line for each step; empty if steps are not kept (`keep_trace`)."""
