@@ -81,6 +81,7 @@ class SimDisk:
         """The file of `sqlite` stores."""
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="twisted_im-sim-", dir=_FOLDERS if os.path.isdir(_FOLDERS) else None)
+            self.world.aliases[self._folder.name] = "disk"
         return Path(self._folder.name, "messages.db")
 
     def takes(self) -> float:

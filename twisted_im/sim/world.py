@@ -15,12 +15,14 @@ everything that chance decides comes from its seed, one stream for each purpose,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from random import Random
 from types import TracebackType
 from typing import Any, Self
 
 from twisted.internet.defer import maybeDeferred
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from twisted_im.client.client import Client
@@ -94,6 +96,10 @@ class Process:
         self.on_over: list[Callable[[bool], object]] = []
         self.reactor: SimReactor = self._new_reactor()
         self.reactor.alive = False
+
+    def __repr__(self) -> str:
+        state = "is not there" if not self.alive else "is frozen" if self.reactor.frozen else "runs"
+        return f"<process {self.name}, {state}, run {self.runs}>"
 
     def _new_reactor(self) -> SimReactor:
         machine, world = self.machine, self.world
@@ -222,6 +228,8 @@ class World:
         links: the network: `links.latencies` are (lowest, highest) of its links, in seconds.
         trace: what has happened; `trace.steps` is a list of `Step`, if they are kept.
         leaks: what programs have left behind when they stopped, one line each.
+        errors: what programs have logged as errors, and what their reactors have; one line each.
+        aliases: path of a file or folder, which differs in each run → what the trace calls it.
         on_close: called at the end.
     """
 
@@ -234,6 +242,8 @@ class World:
         self.machines: dict[str, Machine] = {}
         self.processes: dict[str, Process] = {}
         self.leaks: list[str] = []
+        self.errors: list[str] = []
+        self.aliases: dict[str, str] = {}
         self.on_close: list[Callable[[], object]] = []
         self._boots: dict[bytes, SimReactor] = {}
 
@@ -269,8 +279,9 @@ class World:
         """Lets so much time pass."""
         until = self.now + seconds
         step = self.agenda.step
-        while step(until):
-            pass
+        with self._heard():
+            while step(until):
+                pass
 
     def run_until(self, condition: Callable[[], object], *, limit: float = 60.0) -> None:
         """Lets time pass until something is so.
@@ -280,15 +291,22 @@ class World:
             limit: seconds of the world's.
 
         Raises:
-            TimeoutError: it is not so by then. Its notes have the last steps of the trace, if they are kept.
+            TimeoutError: it is not so by then. It says what the last errors were; its notes have the last steps of the trace, if they are
+                kept.
         """
         until = self.now + limit
-        while not condition():
-            if not self.agenda.step(until):
-                error = TimeoutError(f"not so after {limit:g} simulated seconds (seed {self.seed!r})")
-                for line in lines(self.trace.steps[-SHOWN:]):
-                    error.add_note(line)
-                raise error
+        with self._heard():
+            while not condition():
+                if not self.agenda.step(until):
+                    raise self._in_vain(limit)
+
+    def _in_vain(self, limit: float) -> TimeoutError:
+        last = "".join(f"\n  {line}" for line in self.errors[-3:])
+        text = f"not so after {limit:g} simulated seconds (seed {self.seed!r})"
+        error = TimeoutError(f"{text}; the last errors:{last}" if last else text)
+        for line in lines(self.trace.steps[-SHOWN:]):
+            error.add_note(line)
+        return error
 
     def result(self, deferred: Any, *, limit: float = 60.0) -> Any:
         """Lets time pass until a Deferred has fired.
@@ -316,9 +334,34 @@ class World:
             results[0].raiseException()
         return results[0]
 
+    @contextmanager
+    def _heard(self) -> Iterator[None]:
+        """Keeps what is logged as an error: nobody else may look, and whoever waits for what has failed waits in vain."""
+        globalLogPublisher.addObserver(self._logged)  # type: ignore[arg-type]  # a function is one
+        try:
+            yield
+        finally:
+            globalLogPublisher.removeObserver(self._logged)  # type: ignore[arg-type]  # the same
+
+    def _logged(self, event: LogEvent) -> None:
+        if event["log_level"] >= LogLevel.error:
+            failure = event.get("log_failure")
+            problem = f"{failure.type.__name__}: {failure.getErrorMessage()}" if failure is not None else ""
+            turn = self.agenda.turn
+            self._failed(turn.name if turn is not None else "", ": ".join(filter(None, (formatEvent(event), problem))))
+
+    def _failed(self, process: str, text: str) -> None:
+        self.errors.append(f"{self.now:.3f} s, {process or 'nobody'}: {self._same(text)}")
+
     def note(self, kind: str, where: str, to: str = "", text: str = "") -> None:
         """Adds a step to the trace."""
-        self.trace.note(self.now, kind, where, to, text)
+        self.trace.note(self.now, kind, where, to, self._same(text))
+
+    def _same(self, text: str) -> str:
+        """A text as it is in every run of this seed."""
+        for path, name in self.aliases.items():
+            text = text.replace(path, name)
+        return text
 
     def timeline(self) -> str:
         """What has happened, for a terminal, one line for each step; empty if steps are not kept (`keep_trace`)."""
@@ -426,7 +469,9 @@ class World:
         return reactor is not None and not reactor.alive and self.processes[reactor.name].machine is asking.machine
 
     def _not_started(self, process: Process, failure: Failure) -> None:
-        self.note("log", process.name, text=f"not started: {failure.getErrorMessage()}")
+        text = f"not started: {failure.getErrorMessage()}"
+        self.note("log", process.name, text=text)
+        self._failed(process.name, text)
         process.stop()
 
     def client(self, uid: str, *, at: str = "server", name: str = "", **options: Any) -> Client:
@@ -495,7 +540,8 @@ class World:
         here, there = self._named(one).host, self._named(other).host
         near = self.network.connections(here, there)
         for end in [*near, *self.network.connections(there, here)]:
-            end.was_reset()
+            if self.links.carries(end.peer_host, end.host):
+                end.was_reset()
         return len(near)
 
     def partition(self, one: str, other: str, *, one_way: bool = False) -> Callable[[], None]:
