@@ -77,6 +77,7 @@ class SimDisk:
         """The file of `sqlite` stores."""
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="twisted_im-sim-", dir=_FOLDERS if os.path.isdir(_FOLDERS) else None)
+            self.world.folder = self._folder.name
         return Path(self._folder.name, "messages.db")
 
     def takes(self) -> float:

@@ -180,6 +180,7 @@ class World:
         processes: by name.
         trace: what has happened.
         leaks: what programs have left behind when they stopped.
+        folder: where the files of this world are, if it has any. It has another name in each run, so it must not get into the trace.
     """
 
     def __init__(self, seed: int | str = 0, *, keep_trace: bool = False) -> None:
@@ -191,6 +192,7 @@ class World:
         self.machines: dict[str, Machine] = {}
         self.processes: dict[str, Process] = {}
         self.leaks: list[str] = []
+        self.folder = ""
         self._boots: dict[bytes, SimReactor] = {}
 
     def chance(self, purpose: str) -> Random:
@@ -228,7 +230,11 @@ class World:
 
     def note(self, kind: str, where: str, to: str = "", text: str = "") -> None:
         """Adds a step to the trace."""
-        self.trace.note(self.now, kind, where, to, text)
+        self.trace.note(self.now, kind, where, to, self.told(text))
+
+    def told(self, text: str) -> str:
+        """A text that is the same in each run."""
+        return text.replace(self.folder, "…") if self.folder else text
 
     # ---- who is there
 
