@@ -253,7 +253,7 @@ def _one(arguments: argparse.Namespace, asked: Parser) -> int:
     from twisted_im.sim.shrink import narrow, shrink, story, whole, words
 
     scenario = draw(arguments.seed, seconds=arguments.length)
-    part = _part(arguments, scenario, asked)
+    part = read_part(arguments, scenario, asked)
     settle_in()
     looked_at = arguments.trace or arguments.svg is not None
     outcome = run(narrow(scenario, part), keep_trace=looked_at)
@@ -306,7 +306,7 @@ def _show(arguments: argparse.Namespace, outcome: Outcome) -> None:
         arguments.svg.write_text(diagram(outcome.steps, title=title, first=arguments.first, last=arguments.last), encoding="utf-8")
 
 
-def _part(arguments: argparse.Namespace, scenario: Scenario, asked: Parser) -> Part:
+def read_part(arguments: argparse.Namespace, scenario: Scenario, asked: Parser) -> Part:
     """What is left of a scenario, by the options."""
     from twisted_im.sim.shrink import read_faults, read_names, read_numbers, tidy, whole
 
