@@ -36,7 +36,7 @@ from twisted_im.sim.world import Process, World
 
 #: Seconds from the last fault until everything accepted is to be shown (the oracle's L0), and a little more.
 SETTLE = 65.0
-#: Seconds that are waited after everything was shown: what is shown twice is shown then.
+#: Seconds for which everything must have been shown and everybody online: what is shown twice is shown then.
 LINGER = 3.0
 #: Seconds in which every process must have ended when it was asked to.
 STOP = 60.0
@@ -270,11 +270,11 @@ class _Run:
                 process.reactor.soon(process.service.recorder.client.hurry)
         world.note("heal", "", text="everything")
         self.events.append(Healed(time=world.now))
-        until = world.now + SETTLE
-        while world.now < until and not self._settled():
+        until, calm = world.now + SETTLE, 0.0
+        while world.now < until and calm < LINGER:  # a server whose store broke last may notice when everybody is online
             world.run_for(LOOK)
             self._watch.look()
-        world.run_for(LINGER)
+            calm = calm + LOOK if self._settled() else 0.0
         self.events.append(Quiet(time=world.now))
 
     def _settled(self) -> bool:

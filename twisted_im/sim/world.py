@@ -139,7 +139,11 @@ class Process:
             self.world.leaks.append(f"{self.name} left a timer: {timer!r}")
         self._over(reactor, killed=False, silently=False)
         if self.again is not None:
-            self.world.after(self.again, self.start)
+            self.world.after(self.again, self._supervise)
+
+    def _supervise(self) -> None:
+        if self.again is not None:  # still
+            self.start()
 
     def kill(self, *, power: bool = False) -> None:
         """Ends it at once, as SIGKILL does; or as its machine does that loses its power, which nobody is told of."""
