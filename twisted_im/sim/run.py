@@ -278,14 +278,15 @@ class _Run:
         self.events.append(Quiet(time=world.now))
 
     def _settled(self) -> bool:
-        """Everybody is online, and has shown what there is."""
+        """Everybody is online, as the server sees it too, and has shown what there is."""
         for name, process in self.devices.items():
             device = process.service
             if not isinstance(device, Device) or not device.recorder.online or device.recorder.unanswered:
                 return False
             if device.recorder.covered < self._expected[name]:
                 return False
-        return True
+        serving = self.serving()  # a device may not know yet that its server has lost its power
+        return serving is not None and len(serving.service.node.sessions) == len(self.devices)
 
     def _stop(self) -> None:
         """Everything ends in good order, and leaves nothing behind."""
