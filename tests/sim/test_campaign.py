@@ -15,6 +15,7 @@ from twisted_im.sim.scenario import FAULTS, TOPOLOGIES, draw
 #: Answers as a worker does, and misbehaves for some seeds. `hash` of a text depends on PYTHONHASHSEED.
 BAD = """
 import json, sys, time
+print("{}", flush=True)
 for line in sys.stdin:
     seed, length = json.loads(line)
     if seed == 2:
@@ -79,6 +80,7 @@ def test_never_more_at_a_time_than_was_said(jobs: int, tmp_path: Path, monkeypat
     counting = f"""
 import json, os, sys, time
 from pathlib import Path
+print("{{}}", flush=True)
 for line in sys.stdin:
     mine = Path({str(tmp_path)!r}, str(os.getpid()))
     mine.touch()

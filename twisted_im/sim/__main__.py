@@ -14,7 +14,6 @@ import os
 import re
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -172,12 +171,9 @@ def _many(arguments: argparse.Namespace) -> int:
 @contextmanager
 def _progress(seeds: int | None, seconds: float) -> Iterator[Callable[[Figures], object]]:
     """How far it is, on stderr: a bar on a terminal, a line now and then elsewhere, or where rich is not installed."""
-    begin = time.monotonic()
-
     def share(figures: Figures) -> float:
         """How much is done, from 0 to 1."""
-        of_time = (time.monotonic() - begin) / seconds
-        return max(of_time, (figures.seeds + figures.skipped) / seeds if seeds else 0.0)
+        return max(figures.wall / seconds, (figures.seeds + figures.skipped) / seeds if seeds else 0.0)
 
     def line(figures: Figures) -> str:
         return f"{figures.seeds} seeds, {figures.simulated / 3600:.2f} hours, {len(figures.violations)} violated"
@@ -191,12 +187,12 @@ def _progress(seeds: int | None, seconds: float) -> Iterator[Callable[[Figures],
             task = bar.add_task("", total=1.0)
             yield lambda figures: bar.update(task, completed=share(figures), description=line(figures))
         return
-    last = begin
+    last = 0.0
 
     def told(figures: Figures) -> None:
         nonlocal last
-        if time.monotonic() - last >= QUIET:
-            last = time.monotonic()
+        if figures.wall - last >= QUIET:
+            last = figures.wall
             _say(f"{100 * share(figures):3.0f}%  {line(figures)}")
 
     yield told

@@ -103,7 +103,7 @@ class Figures:
 
 
 class _Worker:
-    """A process, and the seed that it has."""
+    """A process, and the seed that it has; `ready` when it has said so."""
 
     def __init__(self, hash_seed: int) -> None:
         self.hash_seed = hash_seed
@@ -119,6 +119,7 @@ class _Worker:
         assert self.process.stdout is not None
         os.set_blocking(self.process.stdout.fileno(), False)
         self._said = bytearray()
+        self.ready = False
         self.seed: int | None = None
         self.again = False
         self.since = 0.0
@@ -231,10 +232,10 @@ class Campaign:
         self._selector.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
 
     def _give(self, more: bool) -> bool:
-        """Gives out what there is to do; False if nothing is, or is being done."""
+        """Gives out what there is to do; False if all is done."""
         busy = sum(worker.seed is not None for worker in self._workers)
         for worker in self._workers:
-            if worker.seed is not None or busy >= self._jobs:
+            if not worker.ready or worker.seed is not None or busy >= self._jobs:
                 continue
             mine = next((seed for seed in self._again if self._first[seed][0] is not worker), None)
             if mine is not None:
@@ -248,7 +249,7 @@ class Campaign:
             else:
                 continue
             busy += 1
-        return busy > 0
+        return busy > 0 or not all(worker.ready for worker in self._workers)
 
     def _hear(self, worker: _Worker) -> None:
         try:
@@ -256,7 +257,8 @@ class Campaign:
         except EOFError:
             self._lost(worker, "the process that ran it has ended")
             return
-        if result is None:
+        if not result:
+            worker.ready = worker.ready or result is not None
             return
         seed, worker.seed = result["seed"], None
         if worker.again:
@@ -280,12 +282,12 @@ class Campaign:
         """A worker is gone, or as good as that; another takes its place.
 
         Raises:
-            ChildProcessError: it has gone before it had anything to do, so another would as well.
+            ChildProcessError: it has gone without having had a seed, so another would as well.
         """
         self._workers.remove(worker)
         self._selector.unregister(worker.process.stdout)  # type: ignore[arg-type]
         complaint = worker.end()
-        if worker.seed is None:
+        if worker.seed is None:  # whatever runs a seed is ready
             raise ChildProcessError(complaint or "it has said nothing")
         if worker.again:
             del self._first[worker.seed]

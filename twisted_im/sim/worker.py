@@ -1,7 +1,7 @@
 """One process of a campaign: runs the seeds that it is told, one after another.
 
-Strategy: a line in is one seed, a line out is what came of it, both in JSON. The process is leashed: it ends with the one that started it,
-however that one ends.
+Strategy: a line in is one seed, a line out is what came of it, both in JSON; the first line out, an empty object, says that it is ready.
+The process is leashed: it ends with the one that started it, however that one ends.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from typing import Any
 
 from twisted_im.sim.run import run, settle_in
@@ -24,14 +23,14 @@ def work() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what anybody prints is no answer
     settle_in()
+    print("{}", file=answers, flush=True)
     for line in sys.stdin:
         seed, length = json.loads(line)
         print(json.dumps(result(seed, length)), file=answers, flush=True)
 
 
 def result(seed: int, length: float | None) -> dict[str, Any]:
-    """What came of a seed, as plain data; `seconds` is what it took."""
-    begin = time.perf_counter()
+    """What came of a seed, as plain data."""
     outcome = run(draw(seed, seconds=length))
     return {
         "seed": seed,
@@ -41,5 +40,4 @@ def result(seed: int, length: float | None) -> dict[str, Any]:
         "faults": outcome.faults,
         "counts": outcome.counts,
         "digest": outcome.digest,
-        "seconds": time.perf_counter() - begin,
     }
