@@ -185,7 +185,11 @@ class Process:
             self.world.leaks.append(f"{self.name} left a timer: {timer!r}")
         self._over(reactor, killed=False, silently=False)
         if self.again is not None:
-            self.world.after(self.again, self.start)
+            self.world.after(self.again, self._supervise)
+
+    def _supervise(self) -> None:
+        if self.again is not None:  # still
+            self.start()
 
     def kill(self, *, power: bool = False) -> None:
         """Ends it at once, as SIGKILL does; or as its machine does that loses its power, which nobody is told of."""
@@ -351,13 +355,13 @@ class World:
             self._failed(turn.name if turn is not None else "", ": ".join(filter(None, (formatEvent(event), problem))))
 
     def _failed(self, process: str, text: str) -> None:
-        self.errors.append(f"{self.now:.3f} s, {process or 'nobody'}: {self._same(text)}")
+        self.errors.append(f"{self.now:.3f} s, {process or 'nobody'}: {self.same(text)}")
 
     def note(self, kind: str, where: str, to: str = "", text: str = "") -> None:
         """Adds a step to the trace."""
-        self.trace.note(self.now, kind, where, to, self._same(text))
+        self.trace.note(self.now, kind, where, to, self.same(text))
 
-    def _same(self, text: str) -> str:
+    def same(self, text: str) -> str:
         """A text as it is in every run of this seed."""
         for path, name in self.aliases.items():
             text = text.replace(path, name)
