@@ -171,6 +171,7 @@ def _many(arguments: argparse.Namespace) -> int:
 @contextmanager
 def _progress(seeds: int | None, seconds: float) -> Iterator[Callable[[Figures], object]]:
     """How far it is, on stderr: a bar on a terminal, a line now and then elsewhere, or where rich is not installed."""
+
     def share(figures: Figures) -> float:
         """How much is done, from 0 to 1."""
         return max(figures.wall / seconds, (figures.seeds + figures.skipped) / seeds if seeds else 0.0)
