@@ -331,9 +331,9 @@ def test_an_interval_begins_early_enough(alone: Alone) -> None:
     alone.doubts.heard("peer")
     alone.passes(10)
     alone.accepts(b"long ago")
-    alone.passes(10)
+    alone.passes(11)
     alone.accepts(b"just before")
-    alone.passes(1)
+    alone.passes(1.5)
     since = alone.clock.seconds()
     alone.accepts(b"just after")
     alone.passes(3)
@@ -379,14 +379,35 @@ def test_an_earlier_interval_during_a_poll(alone: Alone) -> None:
     assert list(alone.doubts.open) == ["one"]
 
 
-def test_a_newcomer_is_read_from_before_it_came(alone: Alone) -> None:
-    """If this fails, what a new node accepts before the others have seen it is not shown there."""
+def test_a_newcomer_is_read_from_before_it_came(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If this fails, what a new node accepts before the others have seen it is not shown there, if the store was slow at that moment."""
     alone.begins()
-    alone.passes(10.25)
+    alone.passes(10)
+    whole, late = alone.store.position, Deferred[int]()
+    with monkeypatch.context() as patch:
+        patch.setattr(alone.store, "position", lambda: late)
+        alone.doubts.look(alone.seen())
+    alone.clock.advance(1)
     alone.accepts(b"its first")
+    whole().addCallback(late.callback)
+    alone.clock.advance(9)
     alone.live = ["new"]
-    alone.passes(RENEWAL)
+    alone.doubts.look(alone.seen())
+    alone.clock.advance(0)
     assert alone.rows == [b"its first"]
+
+
+def test_a_peer_that_renews_late(alone: Alone) -> None:
+    """If this fails, a node whose lease has lapsed for a moment is not listened to any more, though it lives."""
+    alone.begins("peer")
+    alone.passes(4)
+    alone.live = []
+    alone.passes(RENEWAL)
+    alone.live = ["peer"]
+    alone.passes(20)
+    alone.accepts(b"still there")
+    alone.passes(POLL)
+    assert alone.rows == [b"still there"]
 
 
 def test_a_backlog_is_not_pushed(alone: Alone) -> None:
