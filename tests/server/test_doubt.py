@@ -16,6 +16,7 @@ import pytest
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from zope.interface import implementer
+from zope.interface.verify import verifyObject
 
 from tests.storage.contract import ALICE, BOB, message
 from twisted_im.client.client import Client
@@ -25,7 +26,7 @@ from twisted_im.errors import Disconnect, ImError, Status
 from twisted_im.pump import Turn
 from twisted_im.routing.single import SingleRouter
 from twisted_im.server.doubt import BACKLOG, PAGE, POLL, SAMPLES, Doubts
-from twisted_im.server.interfaces import LONGEST_TRANSACTION, IRouter, Lease, Look, Row
+from twisted_im.server.interfaces import LONGEST_TRANSACTION, IRouter, IRouterUp, Lease, Look, Row
 from twisted_im.server.names import user_key
 from twisted_im.server.tenure import LEASE, RENEWAL
 from twisted_im.sim.disk import SimDisk
@@ -232,6 +233,22 @@ def test_one_device_on_two_nodes(pair: Pair) -> None:
     assert len(sessions) == 1
     pair.send(friend, "alice", "which one?")
     pair.is_shown("alice 7", "which one?")
+
+
+def test_nodes_see_each_other(pair: Pair) -> None:
+    """If this fails, a node does not learn where another is to be reached, how busy it is, or that it has gone."""
+    seen: list[Look] = []
+    for name in pair.nodes:
+        verifyObject(IRouterUp, pair.node(name))
+    pair.routers["second"].up.watch(seen.append)
+    assert [lease.node for lease in seen[0].leases] == ["first", "second"]
+    pair.client("alice", "first")
+    pair.client("bob", "first")
+    pair.routers["first"].up.announce("rack:9999")
+    pair.world.run_until(lambda: [lease[2] for lease in seen[-1].leases if lease.node == "first"] == ["rack:9999"], limit=RENEWAL + 0.2)
+    assert [(lease.boot, lease.load) for lease in seen[-1].leases] == [(pair.node("first").boot, 2), (pair.node("second").boot, 0)]
+    pair.nodes["first"].stop()
+    pair.world.run_until(lambda: [lease.node for lease in seen[-1].leases] == ["second"], limit=RENEWAL + 1.0)
 
 
 # ---- one node's doubts, by hand
