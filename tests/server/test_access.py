@@ -33,6 +33,7 @@ from twisted_im.server.authenticators import PasswordFile, StoreAccounts, read_p
 from twisted_im.server.guesses import PER_ACCOUNT, PER_ADDRESS
 from twisted_im.server.interfaces import Credentials, IPasswords
 from twisted_im.server.passwords import PasswordChecks
+from twisted_im.server.tenure import RENEWAL
 from twisted_im.storage.memory import MemoryStore
 from twisted_im.wire.schema import MAX_SECRET, Command, DevicesAction, LoginMethod
 
@@ -479,6 +480,20 @@ class Logins(Served):
                 assert (counters.logins, counters.sessions, len(node.sessions)) == (1, 1, 1), (where, how)
                 await again.close()
                 await server.stopService()
+
+    async def test_a_login_that_was_overtaken_on_another_node(self) -> None:
+        """If this fails, a device whose login took long, and which has logged in on another node meanwhile, stays online on both."""
+        slow, hand = Slow(None), Hand()
+        store = SlowStore(slow)
+        server = await self.serve(hand=hand, store=store)
+        raw = await self.greeted()
+        raw.login("alice", device=bytes(16)).addErrback(lambda _: None)
+        await until(lambda: slow.asked, "the store to wait")
+        await store.open_session(b"\0alice", bytes(16), b"", "another node")
+        hand.advance(RENEWAL)
+        slow.asked[0].callback(None)
+        assert await raw.disconnected() is Disconnect.TAKEN_OVER
+        assert list(server.node.sessions) == []
 
     async def test_every_refused_login_is_counted(self) -> None:
         """If this fails, an operator looks for clients that cannot log in, and the figure says that there are none."""

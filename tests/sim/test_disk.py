@@ -17,7 +17,7 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from tests.storage.contract import ALICE, BOB, PHONE, StoreContract, message
+from tests.storage.contract import ALICE, BOB, PHONE, SharedStoreContract, message
 from twisted_im.errors import ImError, Status
 from twisted_im.server.interfaces import StoreError
 from twisted_im.sim.disk import SimDisk
@@ -87,7 +87,7 @@ def bench(kind: str) -> Iterator[Bench]:
     made.close()
 
 
-class TestModel(StoreContract, TestCase):
+class TestModel(SharedStoreContract, TestCase):
     """The model keeps what every store must: else a run on it says nothing of the others."""
 
     machine_settings = {"max_examples": 8, "stateful_step_count": 25}
@@ -101,7 +101,8 @@ class TestModel(StoreContract, TestCase):
         loop.clock = reactor
         loop.start(0)
         self.addCleanup(loop.stop)
-        return disk.model(world.process("node", lambda process: Service()))
+        self.make_other = lambda: disk.model(world.process(f"node{len(world.processes)}", lambda process: Service()))
+        return self.make_other()
 
 
 @KINDS
