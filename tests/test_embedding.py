@@ -26,6 +26,7 @@ from twisted.internet.protocol import ProcessProtocol, Protocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from tests.pages import blocks, environment
 from twisted_im import Client, ImServer, LoginMethod, MemoryStore, SingleRouter
 from twisted_im.server.authenticators import Anybody
 from twisted_im.server.passwords import HASHER
@@ -33,21 +34,15 @@ from twisted_im.wire.codec import frame, request
 from twisted_im.wire.framing import FrameReader
 from twisted_im.wire.schema import Command, Kind
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "embedding.md"
-
-
-def blocks() -> list[str]:
-    """The code blocks of the page: a server, one with tokens, a client, a command, a test."""
-    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+PAGE = "embedding.md"
 
 
 def examples() -> list[dict[str, Any]]:
-    """What each of them leaves defined."""
+    """What each code block of the page leaves defined: a server, one with tokens, a client, a command, a test."""
     found = []
-    for code in blocks():
+    for code in blocks(PAGE):
         names: dict[str, Any] = {}
-        exec(compile(code, str(PAGE), "exec"), names)
+        exec(compile(code, PAGE, "exec"), names)
         found.append(names)
     return found
 
@@ -97,11 +92,6 @@ class Running(ProcessProtocol):
         if not self.address.called:
             self.address.errback(AssertionError(self.said.decode()))
         self.ended.callback(reason.value.exitCode)  # type: ignore[union-attr]
-
-
-def environment() -> dict[str, str]:
-    """One in which a new interpreter finds the checkout."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
 
 
 class EmbeddingPage(TestCase):
@@ -178,7 +168,7 @@ class EmbeddingPage(TestCase):
 
     async def test_the_program_as_a_whole(self) -> None:
         """The page's server, saved as chat.tac, does not run under `twistd -ny`, or no client can talk over it."""
-        server_code, *_ = blocks()
+        server_code, *_ = blocks(PAGE)
         folder = Path(self.mktemp())
         folder.mkdir()
         (folder / "chat.tac").write_text(server_code, encoding="utf-8")
@@ -199,7 +189,7 @@ class EmbeddingPage(TestCase):
         """A team's first test, copied from the page, fails."""
         folder = Path(self.mktemp())
         folder.mkdir()
-        (folder / "test_notes.py").write_text(blocks()[-1], encoding="utf-8")
+        (folder / "test_notes.py").write_text(blocks(PAGE)[-1], encoding="utf-8")
         words = [sys.executable, "-m", "twisted.trial", "test_notes"]
         done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=30, check=False)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)

@@ -22,6 +22,7 @@ STORIES = {
     "sim/test_findings.py": "what the simulator has found, wherever it was",
     "test_six_packets.py": "what is promised of a message, whatever is lost",
     "test_packaging.py": "what pip installs, and what twistd then finds",
+    "test_testing_your_app.py": "a page of the documentation, run, and the mistakes of its readers",
     "test_tree.py": "the tests themselves",
 }
 

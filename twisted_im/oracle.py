@@ -30,8 +30,11 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Annotated
 
-from msgspec import DecodeError, Meta, Struct, ValidationError
-from msgspec.json import Decoder
+try:
+    from msgspec import DecodeError, Meta, Struct, ValidationError
+    from msgspec.json import Decoder
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("msgspec is not installed: pip install 'twisted_im[faults]'", name=error.name) from None
 
 #: Seconds from the last fault, or from the acceptance, until a message is shown everywhere.
 GRACE = 60.0

@@ -1,23 +1,21 @@
-"""The two halves of the six packets, against a small server that loses, repeats and reorders.
+"""The two halves of the six packets, rule by rule.
 
-Strategy: the heart is one state machine. Hypothesis plays the network, the other users and the server's bad days, in any order it likes;
-then the world heals, and what a user must see is checked: every message once, in order, and every send accepted once. The smaller tests
-beside it hold rules that such a run cannot see: what is asked for, and when nothing may be asked.
+Strategy: each rule has the smallest story that shows it: what is asked for, and when nothing may be asked. What becomes of them when
+everything happens at once is tried where they are driven: `tests/client/test_sending.py` and `tests/client/test_reading.py` hold each half
+against a small server that loses, repeats and reorders.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from twisted_im.core.delivery import ClientIds, Entry, Inbox, LogWentBack, Outbox, Pull, Step
+from twisted_im.core.delivery import ClientIds, Inbox, LogWentBack, Outbox, Pull, Step
 from twisted_im.errors import LocalProtocolError, Status
 
 MINE, OTHER = b"m" * 16, b"o" * 16
@@ -275,178 +273,3 @@ def test_inbox_holds_only_so_much() -> None:
     assert box.pulls(1) == [Pull(1, 1, 1)]
     assert rows(box.answered(1, first=1, last=1, head=8, floor=0, rows=[Row(1, 1)])) == [1, 2, 3, 4]
     assert box.pulls(1) == [Pull(1, 5, 8)]
-
-
-# ---- everything at once
-
-
-class Link:
-    """One connection: what the server has not read yet, and what the client has not read yet."""
-
-    def __init__(self) -> None:
-        self.up: list[tuple[str, object]] = []
-        self.down: list[tuple[str, object]] = []
-        self.failed = False
-
-
-class World(RuleBasedStateMachine):
-    """A server with a log for each of three conversations, another user who writes, and one client under test."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-        self.logs: dict[int, list[Row]] = {1: [], 2: [], 3: []}
-        self.taken: dict[bytes, tuple[int, int]] = {}
-        self.link: Link | None = None
-        ids = ClientIds(Random(3).getrandbits)
-        self.outbox: Outbox[int] = Outbox(lambda: ids.make(int(self.now)))
-        self.inbox = Inbox(MINE, {}, hold=3, page=2)
-        self.entries: list[Entry[int]] = []
-        self.accepted: Counter[bytes] = Counter()
-        self.seen: list[tuple[int, int]] = []
-        self.connect()
-
-    # the client's driver
-
-    def show(self, steps: list[Step]) -> None:
-        self.seen += [(step.conversation, step.seq) for step in steps if step.row is not None]
-
-    def drive(self) -> None:
-        if self.link is not None:
-            while (entry := self.outbox.take()) is not None:
-                self.link.up.append(("message", entry))
-            self.link.up += [("pull", pull) for pull in self.inbox.pulls(2)]
-
-    def met(self, client_id: bytes) -> None:
-        if self.outbox.accepted(client_id) is not None:
-            self.accepted[client_id] += 1
-
-    def hear(self, what: str, value: object) -> None:
-        if what == "notify":
-            assert isinstance(value, Row)
-            self.show(self.inbox.received(value))
-        elif what == "accepted":
-            assert isinstance(value, tuple)
-            client_id, conversation, seq = value
-            self.met(client_id)
-            self.show(self.inbox.accepted(conversation, seq))
-        elif what == "busy":
-            assert isinstance(value, bytes)
-            assert self.outbox.refused(value, temporary=True) is None
-            self.lose()
-        elif what == "range":
-            assert isinstance(value, tuple)
-            conversation, first, last, head, found = value
-            for row in found:
-                if row.device == MINE:
-                    self.met(row.client_id)
-            self.show(self.inbox.answered(conversation, first=first, last=last, head=head, floor=0, rows=found))
-        elif what == "list":
-            assert isinstance(value, dict)
-            for conversation, head in value.items():
-                self.show(self.inbox.listed(conversation, head=head, floor=0, cursor=0))
-            self.show(self.inbox.sync_ended())
-        self.drive()
-
-    # the server
-
-    def serve(self, what: str, value: object, *, busy: bool = False) -> None:
-        assert self.link is not None
-        if what == "message":
-            assert isinstance(value, Entry)
-            if busy or self.link.failed:
-                self.link.failed = True
-                self.link.down.append(("busy", value.client_id))
-                return
-            if value.client_id not in self.taken:
-                self.taken[value.client_id] = value.item, self.store(value.item, MINE, value.client_id).seq
-            self.link.down.append(("accepted", (value.client_id, *self.taken[value.client_id])))
-        elif what == "pull":
-            assert isinstance(value, Pull)
-            log = self.logs[value.conversation]
-            last = min(value.last, len(log))
-            self.link.down.append(("range", (value.conversation, value.first, last, len(log), log[value.first - 1 : last])))
-        else:
-            self.link.down.append(("list", {conversation: len(log) for conversation, log in self.logs.items() if log}))
-
-    def store(self, conversation: int, device: bytes, client_id: bytes = b"") -> Row:
-        log = self.logs[conversation]
-        log.append(Row(conversation, len(log) + 1, device, client_id))
-        return log[-1]
-
-    # what may happen
-
-    conversations = st.sampled_from([1, 2, 3])
-
-    @rule(conversation=conversations)
-    def send(self, conversation: int) -> None:
-        self.entries.append(self.outbox.add(conversation, self.now))
-        self.drive()
-
-    @rule(conversation=conversations, pushed=st.booleans())
-    def other_writes(self, conversation: int, pushed: bool) -> None:
-        row = self.store(conversation, OTHER)
-        if self.link is not None and pushed:
-            self.link.down.append(("notify", row))
-
-    @precondition(lambda self: self.link is not None and self.link.up)
-    @rule(busy=st.booleans())
-    def server_reads(self, busy: bool) -> None:
-        assert self.link is not None
-        self.serve(*self.link.up.pop(0), busy=busy)
-
-    @precondition(lambda self: self.link is not None and self.link.down)
-    @rule(data=st.data())
-    def client_reads(self, data: st.DataObject) -> None:
-        assert self.link is not None
-        what, value = self.link.down.pop(data.draw(st.integers(0, len(self.link.down) - 1)))
-        if what == "notify" and data.draw(st.booleans()):
-            self.link.down.append((what, value))  # it will come again
-        self.hear(what, value)
-
-    @precondition(lambda self: self.link is not None)
-    @rule()
-    def lose(self) -> None:
-        self.link = None
-        self.outbox.disconnected()
-
-    @precondition(lambda self: self.link is None)
-    @rule()
-    def connect(self) -> None:
-        self.now += 1
-        self.link = Link()
-        self.outbox.connected(2)
-        self.inbox.connected()
-        self.link.up.append(("sync", None))
-        self.drive()
-
-    def teardown(self) -> None:
-        if self.link is not None:
-            self.lose()
-        self.connect()
-        for _ in range(10_000):
-            if self.link is None:
-                self.connect()
-            assert self.link is not None
-            if self.link.up:
-                self.serve(*self.link.up.pop(0))
-            elif self.link.down:
-                self.hear(*self.link.down.pop(0))
-            else:
-                break
-        else:
-            raise AssertionError("the world does not come to rest")
-        expected = {c: [row.seq for row in log if row.device != MINE] for c, log in self.logs.items()}
-        assert {c: [seq for conversation, seq in self.seen if conversation == c] for c in self.logs} == expected
-        assert self.accepted == Counter(entry.client_id for entry in self.entries)
-        stored = [row.client_id for log in self.logs.values() for row in log if row.device == MINE]
-        assert sorted(stored) == sorted(entry.client_id for entry in self.entries)
-        for conversation, log in self.logs.items():
-            mine = [row.client_id for row in log if row.device == MINE]
-            assert mine == [entry.client_id for entry in self.entries if entry.item == conversation], "in the order of sending"
-        assert len(self.outbox) == 0
-
-
-TestWorld = World.TestCase
-TestWorld.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
-TestWorld.__doc__ = "If this fails, some order of losses, repeats and reconnects makes a message vanish, show twice, or overtake another."

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from construct import Bytes, ConstructError, FormatField, GreedyBytes, GreedyRange, Rebuild, Struct, Terminated
+from construct import Bytes, ConstructError, GreedyRange, Rebuild, Struct, Terminated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.wire.drawn import by_codec, values
 from twisted_im.errors import LocalProtocolError, RemoteProtocolError, Status
 from twisted_im.wire import codec, schema
 from twisted_im.wire.codec import CODECS, ERROR, Codec
@@ -24,28 +25,6 @@ from twisted_im.wire.schema import FRAMES, Command, Kind, bare
 BODIES: dict[str, tuple[Any, Codec]] = {CODECS[key].name: (body, CODECS[key]) for key, (body, _, _) in FRAMES.items()}
 BODIES |= {"Error": (schema.Error, ERROR), "SyncRow": (schema.SyncRow, Codec("SyncRow", schema.SyncRow))}
 each_body = pytest.mark.parametrize("name", BODIES)
-
-SIZES = {"B": 8, "H": 16, "L": 32, "Q": 64}
-
-
-def values(declaration: Any, *, longest: int) -> st.SearchStrategy[dict[str, Any]]:
-    """All that a body can hold: each integer's whole range, strings and rows of up to `longest`."""
-    fields: dict[str, st.SearchStrategy[Any]] = {}
-    for field in declaration.subcons:
-        con = bare(field)
-        if isinstance(con, FormatField):
-            top = 2 ** SIZES[con.fmtstr[1:]] - 1
-            fields[field.name] = st.sampled_from([0, 1, top]) | st.integers(0, top)
-        elif isinstance(con, Bytes):
-            fields[field.name] = st.binary(max_size=min(longest, 255)) if callable(con.length) else st.binary(min_size=16, max_size=16)
-        elif con is GreedyBytes:
-            fields[field.name] = st.binary(max_size=longest)
-        elif isinstance(con, GreedyRange):
-            fields[field.name] = st.lists(values(con.subcon.subcon, longest=longest // 4), max_size=min(longest // 8, 4))
-        else:
-            assert isinstance(con, Rebuild)  # a size, which nobody gives
-    return st.fixed_dictionaries(fields)
-
 
 def by_construct(declaration: Any, data: bytes) -> dict[str, Any] | None:
     """What construct reads when nothing may be left over; None if it refuses."""
@@ -63,19 +42,6 @@ def _plain(container: Any, declaration: Any) -> dict[str, Any]:
             found[field.name] = [_plain(row, con.subcon.subcon) for row in container[field.name]]
         elif not isinstance(con, Rebuild):
             found[field.name] = container[field.name]
-    return found
-
-
-def by_codec(body: Codec, data: bytes) -> dict[str, Any] | None:
-    """What the codec reads; None if it refuses. Any exception but its own is a fault."""
-    try:
-        read = body.read(data)
-    except RemoteProtocolError as error:
-        assert error.code is Status.BAD_BODY
-        return None
-    found = dict(read._asdict())
-    if body.rows is not None:
-        found[str(body.rest)] = [dict(row._asdict()) for row in found[str(body.rest)]]
     return found
 
 

@@ -327,7 +327,7 @@ class Client(Service):
         lifetime = login.horizon - min(STALE_SOON, login.horizon / 10)
         self._sender.connected(session, self.server_time() - int(lifetime * 1000))
         self._reader.keep_token(login.resume)
-        self._reader.connected(session, login.epoch)
+        self._reader.connected(session, login.epoch, unsure=self._sender.unsure)
         self._become(Standing(Life.ONLINE))
         self._release(None)
 

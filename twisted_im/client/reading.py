@@ -92,7 +92,6 @@ class Reader:
         self._queue: deque[tuple[int, Step]] = deque()  # with the era in which it came
         self._takers: deque[Deferred[Message]] = deque()
         self._closed: Failure | None = None
-        self._skipped: set[int] = set()  # conversations of which some rows were not seen in this login
         self._caught_up = False
         self._showing = False
         self._syncing = False
@@ -108,20 +107,28 @@ class Reader:
         self.inbox = Inbox(self._kept.device, self._kept.cursors, catch_up=self._catch_up, page=200)
         self._position = self._kept.position
         self._adopt: tuple[int, dict[int, int]] | None = None
+        self._skipped: set[int] = set()  # conversations of which some rows were not seen, in this login or since what waits first left
         self._fresh: dict[int, int] = {}  # shown, and not yet saved: conversation → seq of its last visible row
         self._recalled = dict(self._kept.cursors)  # of the run before, which may have ended before it could confirm them
         self._due: dict[tuple[int, int], int] = {}  # receipts to be sent: (conversation, type) → seq
         self._told: dict[tuple[int, int], int] = {}  # receipts under way
-        self._read: dict[int, int] = {}  # read by the application, perhaps before it counts as shown
+        self._read: dict[int, int] = {}  # the furthest that the application has read, perhaps before it counts as shown
+        self._read_waits: dict[int, None] = {}  # conversations in which that is not yet due
         self._marks: dict[tuple[int, str, int], int] = {}  # (conversation, user, type) → seq: receipts never go back
 
     # ---- the life of a login
 
-    def connected(self, session: Session, epoch: bytes) -> None:
-        """A login was granted: read after the cursors."""
+    def connected(self, session: Session, epoch: bytes, *, unsure: bool) -> None:
+        """A login was granted: read after the cursors.
+
+        Args:
+            unsure: messages of this device wait that may be in the log already, perhaps where an earlier login has passed over it.
+        """
         self._session = session
         self._closed = None
-        self._skipped, self._caught_up = set(), False
+        self._caught_up = False
+        if not unsure:
+            self._skipped.clear()
         if self._kept.epoch and self._kept.epoch != epoch:
             self._start_afresh("the server's store is another one now")
         if self._kept.epoch != epoch:
@@ -194,7 +201,9 @@ class Reader:
     def _sync(self, after: int = 0, position: int = 0, heads: dict[int, int] | None = None) -> None:
         """Asks for one page; the first page's position counts for all."""
         assert self._session is not None
-        self._syncing, self._sync_wanted = True, False
+        self._syncing = True
+        if not after:
+            self._sync_wanted = False  # a later page says nothing of the conversations before it: what came meanwhile needs a new sync
         values = {"since": self._position, "after": after, "limit": 0, "scope": SyncScope.CHANGED}
         self._session.ask(Command.SYNC, values, partial(self._synced, self._session, position, heads if heads is not None else {}))
 
@@ -209,8 +218,9 @@ class Reader:
                 heads[row.conversation] = row.head
                 cursor = self._kept.cursors.setdefault(row.conversation, min(row.cursor, row.head))
                 recalled = self._recalled.pop(row.conversation, 0)
-                if row.cursor < recalled <= row.head:
-                    self._due[row.conversation, ReceiptType.DELIVERED] = recalled
+                key = row.conversation, ReceiptType.DELIVERED
+                if row.cursor < recalled <= row.head and recalled > max(self._due.get(key, 0), self._told.get(key, 0)):
+                    self._due[key] = recalled
                 if row.floor > max(cursor, self.inbox.shown(row.conversation)):
                     self._skipped.add(row.conversation)
                 self._queued(self.inbox.listed(row.conversation, head=row.head, floor=row.floor, cursor=row.cursor))
@@ -372,6 +382,7 @@ class Reader:
         """The person has seen everything up to there; told to the server as soon as it also counts as shown."""
         if seq > self._read.get(conversation, 0):
             self._read[conversation] = seq
+            self._read_waits[conversation] = None
             self._book()
 
     def _save(self) -> None:
@@ -409,9 +420,10 @@ class Reader:
         """Packet 4 of one conversation."""
         if self._session is None:
             return None
-        for conversation, seq in list(self._read.items()):
+        for conversation in list(self._read_waits):
+            seq = self._read[conversation]
             if seq <= self._kept.cursors.get(conversation, 0) and not self._dirty:
-                del self._read[conversation]
+                del self._read_waits[conversation]
                 self._due[conversation, ReceiptType.READ] = seq
         for (conversation, kind), seq in self._due.items():
             if (conversation, kind) in self._told:

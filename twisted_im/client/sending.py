@@ -167,6 +167,11 @@ class Sender:
                 entry.item.stale = True
         self._looking = any(entry.item.stale for entry in self.outbox)
 
+    @property
+    def unsure(self) -> bool:
+        """Whether a message waits that has left before, so that it may be in the log."""
+        return any(entry.client_id for entry in self.outbox)
+
     def looked_up(self, skipped: set[int]) -> None:
         """The log has been read to its end, and what was met there is over: what is stale still was never stored, and gets a new id.
 

@@ -10,7 +10,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from msgspec.json import encode
+try:
+    from msgspec.json import encode
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("msgspec is not installed: pip install 'twisted_im[faults]'", name=error.name) from None
 
 from twisted_im.client.state import FileState, State
 from twisted_im.oracle import Event, read_event

@@ -37,6 +37,9 @@ class Runner(Protocol):
     def soon(self, call: Callable[..., object], *arguments: Any, after: float = 0.0) -> Entry:
         """Has something called by this process, so many of the world's seconds from now."""
 
+    def seconds(self) -> float:
+        """The process's own clock."""
+
     def callLater(self, delay: float, callable: Callable[..., Any], *args: object, **kwargs: object) -> Any:
         """Has something called by this process, by its own clock."""
 
@@ -65,11 +68,13 @@ class Agenda:
     Attributes:
         now: seconds since the world began.
         done: calls that were made.
+        turn: who makes, or has made, the last of them; None for no process.
     """
 
     def __init__(self, chance: Random) -> None:
         self.now = 0.0
         self.done = 0
+        self.turn: Runner | None = None
         self._heap: list[tuple[float, float, int, Entry]] = []
         self._chance = chance.random
         self._number = 0
@@ -93,7 +98,7 @@ class Agenda:
             if not entry.waits:
                 continue
             self.now = entry.time
-            owner = entry.owner
+            self.turn = owner = entry.owner
             if owner is None:
                 entry.waits = False
                 entry.call(*entry.arguments)

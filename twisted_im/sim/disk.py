@@ -48,20 +48,24 @@ _FOLDERS = "/dev/shm"
 
 
 class SimDisk:
-    """One disk.
+    """What outlives the processes that write to it. Its files go when the world is closed.
+
+    Give its stores to servers: `world.server(store=SimDisk(world).model)`, or `.sqlite`.
 
     Args:
-        chance: for how long things take, and what a crash leaves.
+        chance: for how long things take, and what a crash leaves; by default the world's, another stream for each disk.
 
     Attributes:
-        trouble: a key of `TROUBLES`, or empty.
+        trouble: what is wrong with it from now on: "full" (nothing is kept, and clients are told to try again), "slow" (a write takes a
+            second or so), "error" (an I/O error, and nothing is kept), "lost" (an I/O error, but all is kept); empty if nothing is.
         image: what is on the disk of `model` stores.
     """
 
-    def __init__(self, world: World, chance: Random) -> None:
+    def __init__(self, world: World, chance: Random | None = None) -> None:
         self.world = world
         self.trouble = ""
-        self._chance = chance
+        self._chance = chance = chance or world.chance(f"disk {len(world.on_close)}")
+        world.on_close.append(self.close)
         self.image = MemoryStore(horizon=7 * 24 * 3600, clock=lambda: GENESIS + world.now, random=chance.randbytes)
         self.tenants: dict[str, bytes] = {}  #: of `model` stores: node → the boot that has leased its name last
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -77,6 +81,7 @@ class SimDisk:
         """The file of `sqlite` stores."""
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="twisted_im-sim-", dir=_FOLDERS if os.path.isdir(_FOLDERS) else None)
+            self.world.aliases[self._folder.name] = "disk"
         return Path(self._folder.name, "messages.db")
 
     def takes(self) -> float:

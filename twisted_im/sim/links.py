@@ -74,10 +74,6 @@ class Links:
         """Whether a packet gets there."""
         return (source, target) not in self._broken and source not in self.dark and target not in self.dark
 
-    def powered(self, host: str) -> bool:
-        """Whether there is a kernel that answers."""
-        return host not in self.dark
-
     def partition(self, source: str, target: str) -> Callable[[], None]:
         """Breaks one direction of a link; call what is given to mend it. Breaks nest."""
         link = source, target

@@ -13,6 +13,7 @@ from typing import Any
 from twisted.internet import error
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from twisted_im.sim.agenda import Runner
@@ -33,8 +34,27 @@ class Listener:
         self.port = port
         self.factory = factory
         self.backlog = backlog
-        self.waiting = 0  #: connections that the kernel has, and the process has not taken yet
+        self._closing = False
+        self._waiting: dict[SimTransport, None] = {}  #: connections that the kernel has, and the process has not taken yet
         factory.doStart()
+
+    def __repr__(self) -> str:
+        return f"<{self.reactor.name} listens at {self.port}, {len(self._waiting)} wait>"
+
+    @property
+    def full(self) -> bool:
+        """The kernel takes no more connections for now."""
+        return len(self._waiting) >= self.backlog
+
+    def meet(self, end: SimTransport) -> None:
+        """The kernel has a new connection."""
+        self._waiting[end] = None
+        self.reactor.soon(self._accept, end)
+
+    def _accept(self, end: SimTransport) -> None:
+        if end in self._waiting and not self._closing:
+            del self._waiting[end]
+            end.accepted(self.factory)
 
     def getHost(self) -> IPv4Address:
         return IPv4Address("TCP", self.reactor.host, self.port)
@@ -43,16 +63,24 @@ class Listener:
         """It does already."""
 
     def stopListening(self) -> Deferred[None]:
-        if self._network.listeners.get((self.reactor.host, self.port)) is self:
-            del self._network.listeners[self.reactor.host, self.port]
-            self.factory.doStop()
-        return succeed(None)
+        if self._closing:
+            return succeed(None)
+        self._closing = True
+        return deferLater(self.reactor, 0, self._close)  # type: ignore[arg-type]  # it has what is asked for
+
+    def _close(self) -> None:
+        del self._network.listeners[self.reactor.host, self.port]
+        waiting, self._waiting = self._waiting, {}
+        for end in waiting:
+            if not end.gone:
+                end.reset()
+        self.factory.doStop()
 
 
 class Connector:
     """An attempt to connect, and its connection (`IConnector`)."""
 
-    def __init__(self, network: Network, reactor: Runner, host: str, port: int, factory: Any, timeout: float) -> None:
+    def __init__(self, network: Network, reactor: Runner, host: str, port: int, factory: Any, timeout: float | None) -> None:
         self._network = network
         self._reactor = reactor
         self._to = host, port
@@ -60,64 +88,76 @@ class Connector:
         self._timeout = timeout
         self._timer: Any = None
         self._transport: SimTransport | None = None
+        self._started = False
         self.state = "disconnected"
         self.connect()
 
+    def __repr__(self) -> str:
+        return f"<{self._reactor.name} to {self._network.links.name_of(self._to[0])}:{self._to[1]}, {self.state}>"
+
     def connect(self) -> None:
+        if self.state != "disconnected":
+            raise RuntimeError("can't connect in this state")
         self.state = "connecting"
-        self.factory.doStart()
+        if not self._started:
+            self._started = True
+            self.factory.doStart()
+        if self._timeout is not None:
+            self._timer = self._reactor.callLater(self._timeout, self._failed, error.TimeoutError())
         self.factory.startedConnecting(self)
         if self.state == "connecting":
-            self._timer = self._reactor.callLater(self._timeout, self._failed, error.TimeoutError())
             self._network.trace.note(self._reactor.agenda.now, "connect", self._reactor.name, self._network.links.name_of(self._to[0]))
             self._attempt(SYN)
 
     def _attempt(self, pause: float) -> None:
         """The first packet; it is sent again and again if nothing answers."""
+        network, mine = self._network, self._reactor.host
+        if self.state == "connecting" and self._reactor.alive:
+            network.agenda.at(network.agenda.now + network.links.latency(mine, self._to[0]), None, self._met, pause)
+
+    def _met(self, pause: float) -> None:
+        """It would be there by now, and answered."""
         network, links, agenda = self._network, self._network.links, self._network.agenda
         mine, (host, port) = self._reactor.host, self._to
         if self.state != "connecting" or not self._reactor.alive:
             return
-        there, back = links.latency(mine, host), links.latency(host, mine)
+        back = links.latency(host, mine)
         listener = network.listeners.get((host, port))
-        full = listener is not None and listener.waiting >= listener.backlog
-        if not links.powered(host) or not links.carries(mine, host) or not links.carries(host, mine) or full:
+        full = listener is not None and listener.full
+        if full or not links.carries(mine, host) or not links.carries(host, mine):
             agenda.at(agenda.now + pause, None, self._attempt, pause * 2)
         elif listener is None or host in links.refusing:
             network.trace.note(agenda.now, "refuse", links.name_of(host), self._reactor.name)
-            self._reactor.soon(self._failed, error.ConnectionRefusedError(), after=there + back)
+            self._reactor.soon(self._failed, error.ConnectionRefusedError(), after=back)
         else:
-            listener.waiting += 1
-            agenda.at(agenda.now + there, None, self._met, listener)
-
-    def _met(self, listener: Listener) -> None:
-        listener.waiting -= 1
-        if not self._reactor.alive:
-            return
-        if not listener.reactor.alive or self._network.listeners.get(self._to) is not listener:
-            self._reactor.soon(self._failed, error.ConnectionRefusedError(), after=0.001)
-            return
-        mine, theirs = self._network.pair(self._reactor, listener)
-        self._reactor.soon(self._connected, mine, after=self._network.links.latency(self._to[0], self._reactor.host))
-        listener.reactor.soon(theirs.accepted, listener.factory)
+            ours, theirs = network.pair(self._reactor, listener)
+            self._reactor.soon(self._connected, ours, after=back)
+            listener.meet(theirs)
 
     def _connected(self, transport: SimTransport) -> None:
         if self.state != "connecting":
             transport.reset()
             return
-        self._timer.cancel()
+        self._cancel_timer()
         self.state = "connected"
         self._transport = transport
         transport.connected_by(self)
 
+    def _cancel_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
     def _failed(self, why: Exception) -> None:
         if self.state == "connecting":
-            if self._timer.active():
-                self._timer.cancel()
+            self._cancel_timer()
             self.state = "disconnected"
             self.factory.clientConnectionFailed(self, Failure(why))
-            if self.state == "disconnected":
-                self.factory.doStop()
+            self._over()
+
+    def _over(self) -> None:
+        if self.state == "disconnected":  # nor has the factory called `connect`
+            self._started = False
+            self.factory.doStop()
 
     def stopConnecting(self) -> None:
         if self.state != "connecting":
@@ -134,8 +174,7 @@ class Connector:
         """The connection is gone."""
         self.state = "disconnected"
         self.factory.clientConnectionLost(self, reason)
-        if self.state == "disconnected":
-            self.factory.doStop()
+        self._over()
 
     def getDestination(self) -> IPv4Address:
         return IPv4Address("TCP", *self._to)
@@ -167,7 +206,7 @@ class Network:
         listener = self.listeners[place] = Listener(self, reactor, port, factory, backlog)
         return listener
 
-    def connect(self, reactor: Runner, host: str, port: int, factory: Any, timeout: float) -> Connector:
+    def connect(self, reactor: Runner, host: str, port: int, factory: Any, timeout: float | None) -> Connector:
         """An attempt to connect."""
         return Connector(self, reactor, host, port, factory, timeout)
 

@@ -26,13 +26,13 @@ class Pipe:
     """One direction of a connection.
 
     Attributes:
-        taken: bytes that the receiver's kernel has acknowledged, in all.
+        taken: bytes that the receiver's kernel has acknowledged, in all, as far as the sender's has heard of it.
         inbox: bytes that are there to be read.
         ended: the sender has ended its stream, and everything before that is in `inbox` or was read.
     """
 
     __slots__ = (
-        "_chance", "_due", "_end", "_ended_at_source", "_flight", "_flying", "_links", "_resend", "_waiting",
+        "_arrived", "_chance", "_due", "_end", "_ended_at_source", "_flight", "_flying", "_links", "_resend", "_waiting",
         "dead", "ended", "inbox", "receiver", "sender", "taken",
     )  # fmt: skip
 
@@ -48,14 +48,14 @@ class Pipe:
         self._end = self._ended_at_source = False
         self._resend = RESEND
         self.inbox = bytearray()
-        self.taken = 0
+        self._arrived = self.taken = 0
         self.ended = False
         self.dead = False
 
     @property
     def room(self) -> int:
-        """Bytes that the sender's kernel takes now."""
-        return SEND_BUFFER - len(self._waiting) - self._flying
+        """Bytes that the sender's kernel takes now: it keeps a copy of each until it is acknowledged."""
+        return SEND_BUFFER - len(self._waiting) - self._flying - (self._arrived - self.taken)
 
     def write(self, data: bytes) -> int:
         """Takes what there is room for, and gives how much that was."""
@@ -97,36 +97,44 @@ class Pipe:
             return
         links, sender, receiver = self._links, self.sender, self.receiver
         now = links.agenda.now
-        if not links.carries(sender.host, receiver.host):
-            if self._resend == RESEND:
+        carries = links.carries(sender.host, receiver.host)
+        if not carries or receiver.closed:
+            if carries:
+                links.reset(receiver, sender)  # which may be lost
+            elif self._resend == RESEND:
                 links.trace.note(now, "delay", sender.name, receiver.name, f"{self._flying} bytes")
             links.agenda.at(now + self._resend, None, self._arrive)
             self._resend = min(self._resend * 2, LONGEST_RESEND)
-            return
-        if receiver.gone:
-            links.reset(receiver, sender)
             return
         self._resend = RESEND
         _, segment = self._flight.popleft()
         self._flying -= len(segment)
         if segment:
             self.inbox += segment
-            self.taken += len(segment)
+            self._arrived += len(segment)
         else:
             self.ended = True
         receiver.readable()
-        links.agenda.at(now + links.latency(receiver.host, sender.host), None, self._room_made)
+        self._acknowledge()
         if self._flight:
             links.agenda.at(self._flight[0][0], None, self._arrive)
 
-    def _room_made(self) -> None:
+    def _acknowledge(self) -> None:
+        """The receiver's kernel says how much it has taken, and that it has room."""
+        links = self._links
+        links.agenda.at(links.agenda.now + links.latency(self.receiver.host, self.sender.host), None, self._heard, self._arrived)
+
+    def _heard(self, arrived: int) -> None:
         """The sender learns that bytes have been taken, or were read."""
-        if self.dead or self.sender.gone:
-            self.fly()
-        elif not self._links.carries(self.receiver.host, self.sender.host):
-            self._links.agenda.at(self._links.agenda.now + 0.5, None, self._room_made)
-        else:
-            self.fly()
+        if self.dead:
+            return
+        if not self._links.carries(self.receiver.host, self.sender.host):
+            if arrived == self._arrived:  # else a later one says it too
+                self._links.agenda.at(self._links.agenda.now + 0.5, None, self._heard, arrived)
+            return
+        self.taken = max(self.taken, arrived)
+        self.fly()
+        if not self.sender.gone:
             self.sender.writable()
 
     def read(self, most: int) -> bytes:
@@ -135,8 +143,7 @@ class Pipe:
         data = bytes(self.inbox[:most])
         del self.inbox[:most]
         if full and data:
-            links = self._links
-            links.agenda.at(links.agenda.now + links.latency(self.receiver.host, self.sender.host), None, self._room_made)
+            self._acknowledge()
         return data
 
     def die(self) -> None:

@@ -13,13 +13,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import error
+from twisted.internet.abstract import isIPAddress
 from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHostnameResolver,
+    IHostResolution,
     IReactorCore,
     IReactorFromThreads,
     IReactorPluggableNameResolver,
@@ -37,16 +39,21 @@ from twisted_im.sim.net import Network
 class SimCall:
     """A timer of one process, by that process's clock."""
 
-    __slots__ = ("_call", "_entry", "_reactor", "_time")
+    __slots__ = ("_call", "_cancelled", "_entry", "_reactor", "_time")
 
     def __init__(self, reactor: SimReactor, time: float, call: Callable[[], object]) -> None:
         self._reactor = reactor
         self._call = call
+        self._cancelled = False
         self._time = time
         self._entry = reactor.enter(time, self._fire)
 
     def __repr__(self) -> str:
-        return f"{getattr(self._call, '__qualname__', self._call)} in {self._time - self._reactor.seconds():.3f} s"
+        call = self._call.func if isinstance(self._call, partial) else self._call
+        name = getattr(call, "__qualname__", type(call).__qualname__)
+        if not self.active():
+            return f"<{name}, {'cancelled' if self._cancelled else 'called'}>"
+        return f"<{name} in {self._time - self._reactor.seconds():.3f} s>"
 
     def _fire(self) -> None:
         self._reactor.timers.pop(self, None)
@@ -58,10 +65,14 @@ class SimCall:
     def getTime(self) -> float:
         return self._time
 
-    def cancel(self) -> None:
+    def _still(self) -> None:
+        """It can be changed."""
         if not self._entry.waits:
-            raise error.AlreadyCalled
-        self._entry.waits = False
+            raise error.AlreadyCancelled if self._cancelled else error.AlreadyCalled
+
+    def cancel(self) -> None:
+        self._still()
+        self._cancelled, self._entry.waits = True, False
         self._reactor.timers.pop(self, None)
 
     def delay(self, seconds: float) -> None:
@@ -71,11 +82,21 @@ class SimCall:
         self._move(self._reactor.seconds() + seconds)
 
     def _move(self, time: float) -> None:
-        if not self._entry.waits:
-            raise error.AlreadyCalled
+        self._still()
         self._entry.waits = False
         self._time = time
         self._entry = self._reactor.enter(time, self._fire)
+
+
+@implementer(IHostResolution)
+class _Resolution:
+    """A name that is looked up."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cancel(self) -> None:
+        """The answer comes at once."""
 
 
 @implementer(IHostnameResolver)
@@ -93,15 +114,17 @@ class _Names:
         addressTypes: object = None,
         transportSemantics: str = "TCP",
     ) -> Any:
-        resolutionReceiver.resolutionBegan(self)
-        host = self._reactor.network.links.address_of(hostName)
-        if host:
-            resolutionReceiver.addressResolved(IPv4Address("TCP", host, portNumber))
-        resolutionReceiver.resolutionComplete()
-        return self
+        resolution = _Resolution(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+        host = hostName if isIPAddress(hostName) else self._reactor.network.links.address_of(hostName)
 
-    def cancel(self) -> None:
-        """It is never under way."""
+        def answer() -> None:
+            if host:
+                resolutionReceiver.addressResolved(IPv4Address("TCP", host, portNumber))
+            resolutionReceiver.resolutionComplete()
+
+        self._reactor.soon(answer)
+        return resolution
 
 
 @implementer(IReactorTime, IReactorTCP, IReactorFromThreads, IReactorCore, IReactorPluggableNameResolver)
@@ -148,6 +171,11 @@ class SimReactor:
         self._ended = ended
         self._missed: list[Entry] | None = None
         self._threads: SimPool | None = None
+        self._from_threads: deque[Callable[[], object]] = deque()
+
+    def __repr__(self) -> str:
+        state = "ended" if not self.alive else "frozen" if self.frozen else "runs"
+        return f"<reactor of {self.name}, {state}, {len(self.timers)} timers>"
 
     # ---- its life
 
@@ -199,8 +227,9 @@ class SimReactor:
         return self.agenda.now * self._rate + self._offset
 
     def callLater(self, delay: float, callable: Callable[..., Any], *args: object, **kwargs: object) -> Any:
+        assert delay >= 0, f"{delay} is not greater than or equal to 0 seconds"
         call = partial(callable, *args, **kwargs) if args or kwargs else callable
-        timer = SimCall(self, self.seconds() + max(delay, 0.0), call)
+        timer = SimCall(self, self.seconds() + delay, call)
         self.timers[timer] = None
         return timer
 
@@ -212,13 +241,14 @@ class SimReactor:
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
         return self.network.listen(self, port, factory, backlog)
 
-    def connectTCP(self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: object = None) -> Any:
-        return self.network.connect(self, host, port, factory, timeout)
+    def connectTCP(self, host: str, port: int, factory: Any, timeout: float | None = 30, bindAddress: object = None) -> Any:
+        return self.network.connect(self, self.network.links.address_of(host) or host, port, factory, timeout)
 
     # ---- threads
 
     def callFromThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
-        self.soon(lambda: callable(*args, **kwargs))
+        self._from_threads.append(partial(callable, *args, **kwargs))
+        self.soon(lambda: self._from_threads.popleft()())  # one after another, in the order in which they were asked for
 
     def getThreadPool(self) -> SimPool:
         """The pool of `deferToThread`."""
@@ -261,6 +291,11 @@ class SimReactor:
     def installNameResolver(self, resolver: Any) -> Any:
         older, self.nameResolver = self.nameResolver, resolver
         return older
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(f"{name} is not simulated: processes of a world have TCP, timers and deferToThreadPool")
 
 
 class SimPool:
@@ -333,5 +368,7 @@ class SimPool:
         self._reactor.soon(self._answer, on_result, success, answer, after=self._takes() * 0.1)
 
     def _answer(self, on_result: Callable[[bool, Any], object], success: bool, answer: Any) -> None:
-        on_result(success, answer)
-        self._next()
+        try:
+            on_result(success, answer)
+        finally:
+            self._next()

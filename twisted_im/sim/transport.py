@@ -14,7 +14,8 @@ from typing import Any
 
 from twisted.internet import error, main
 from twisted.internet.address import IPv4Address
-from twisted.internet.interfaces import IPullProducer, ITCPTransport
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -106,28 +107,37 @@ class SimTransport:
         """The process takes the connection from its kernel."""
         if self.gone:
             return
-        protocol = factory.buildProtocol(self._far)
+        try:
+            protocol = factory.buildProtocol(self._far)
+        except Exception:
+            self._close()
+            raise
         self._note("accept")
-        self._begin(protocol)
+        if protocol is None:
+            self._close()
+        else:
+            self._begin(protocol)
 
     def connected_by(self, connector: Any) -> None:
         """The other side has answered."""
         self._connector = connector
-        self._begin(connector.factory.buildProtocol(self._far))
+        protocol = connector.factory.buildProtocol(self._far)
+        self._begin(Protocol() if protocol is None else protocol)
+        if protocol is None:
+            self.loseConnection()
 
     def _begin(self, protocol: Any) -> None:
-        if protocol is None:
-            self._close()
-            return
         self.protocol = protocol
         self._reading = True
+        self.readable()
         protocol.makeConnection(self)
-        if self._was_reset:
-            self.reactor.soon(self._end_reset)
-        else:
-            self.readable()
 
     # ---- what the kernel tells
+
+    @property
+    def closed(self) -> bool:
+        """Its kernel knows of no such connection any more, and answers whatever comes with a reset."""
+        return self.gone or self._was_reset
 
     def readable(self) -> None:
         """There is something to be read, or the stream has ended."""
@@ -142,38 +152,29 @@ class SimTransport:
             self._book_write()
 
     def was_reset(self) -> None:
-        """The other side has broken the connection."""
+        """The other side has broken the connection: who reads or writes next meets it."""
+        self.pipe_out.die()
         if not self.gone and not self._was_reset:
             self._was_reset = True
-            self.pipe_out.die()
-            if self._chance() < 0.5:
-                self._pipe_in.die()  # what was there to be read is thrown away with the connection, or is read first
-            self.reactor.soon(self._end_reset)
-
-    def _chance(self) -> float:
-        return self._links.chance.random()
-
-    def _end_reset(self) -> None:
-        if self.gone or self.protocol is None:
-            return  # when the process takes the connection, it meets its end
-        if self._pipe_in.inbox and self._reading and not self._pipe_in.dead:
-            self._deliver(self._pipe_in.read(READ))
-            self.reactor.soon(self._end_reset)
-        else:
-            self._lost(Failure(error.ConnectionLost()))
+            if self._links.chance.random() < 0.5:
+                self._pipe_in.inbox.clear()  # what was there to be read is thrown away with the connection, or is read first
+            self.readable()
+            self.writable()
 
     # ---- reading
 
     def _read(self) -> None:
         self._read_booked = False
-        if self.gone or not self._reading or self._was_reset:
+        if self.gone or not self._reading:
             return
         pipe = self._pipe_in
         _, most = self._links.slow.get(self.host, (0.0, READ))
         if pipe.inbox:
             self._deliver(pipe.read(most))
-            if pipe.inbox or pipe.ended:
+            if pipe.inbox or pipe.ended or self._was_reset:
                 self.readable()
+        elif self._was_reset:
+            self._lost(Failure(main.CONNECTION_LOST))
         elif pipe.ended:
             self._lost(Failure(main.CONNECTION_DONE))
 
@@ -189,7 +190,7 @@ class SimTransport:
         self._reading = False
 
     def resumeProducing(self) -> None:
-        if self.connected and not self.disconnecting:
+        if self.connected and not self.disconnecting and not self._aborting:
             self._reading = True
             self.readable()
 
@@ -214,7 +215,7 @@ class SimTransport:
         if not self.connected or not data:
             return
         self._tail += data
-        if self.producer is not None and self.streamingProducer and len(self._tail) > HELD and not self._producer_paused:
+        if self.producer is not None and self.streamingProducer and len(self._tail) > HELD:
             self._producer_paused = True
             self.producer.pauseProducing()
         self._book_write()
@@ -229,7 +230,10 @@ class SimTransport:
 
     def _do_write(self) -> None:
         self._write_booked = False
-        if self.gone or self._was_reset:
+        if self.gone or self._aborting:
+            return
+        if self._was_reset:
+            self._lost(Failure(main.CONNECTION_LOST))
             return
         if self._tail:
             try:
@@ -253,7 +257,7 @@ class SimTransport:
         self.producer = producer
         self.streamingProducer = streaming
         if not streaming:
-            IPullProducer(producer).resumeProducing()
+            producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
         self.producer = None
@@ -286,7 +290,7 @@ class SimTransport:
         """Breaks the connection (RST)."""
         self._note("reset")
         self.pipe_out.die()
-        self._pipe_in.die()
+        self._pipe_in.inbox.clear()
         self._links.reset(self, self._peer)
         self._leave()
 
@@ -325,6 +329,10 @@ class SimTransport:
         if self._connector is not None:
             self._connector.connection_lost(reason)
 
+    def __repr__(self) -> str:
+        state = "gone" if self.gone else "reset" if self._was_reset else "closing" if self.disconnecting else "open"
+        return f"<{self.name} to {self._links.name_of(self.peer_host)}:{self._far.port}, {state}, {len(self._tail)} bytes wait>"
+
     def orphaned(self, silently: bool) -> None:
         """The process is no more; silently if its machine is not either, and nobody says so to the other side."""
         if self.gone:
@@ -333,6 +341,8 @@ class SimTransport:
             self.pipe_out.die()
             self._pipe_in.inbox.clear()
             self._leave()
+        elif self.protocol is None:
+            self.reset()  # it has never been more than its kernel's
         else:
             self._close()
 
