@@ -60,12 +60,11 @@ class Doubts:
         fall_behind: has every session here read for itself.
 
     Attributes:
+        open: those that are doubted now → when they can have written their last; infinite while they live.
         push: gets rows, in commit order, and pushes them to those of their audience who are here; may give a Deferred.
     """
 
-    def __init__(
-        self, store: Any, turn: Turn, counters: Counters, *, name: str, links: bool, fall_behind: Callable[[], object]
-    ) -> None:
+    def __init__(self, store: Any, turn: Turn, counters: Counters, *, name: str, links: bool, fall_behind: Callable[[], object]) -> None:
         self._store = store
         self._turn = turn
         self._counters = counters
@@ -77,17 +76,12 @@ class Doubts:
         self._looked = 0.0  # when the last look was asked for
         self._live: dict[str, None] = {}
         self._heard: dict[str, None] = {}
-        self._open: dict[str, float] = {}  # peer → when it can have written its last; infinite while it lives
+        self.open: dict[str, float] = {}
         self._closing: dict[str, None] = {}  # those for which the poll under way is the last
         self._position: int | None = 0  # everything up to it has been pushed; None if nobody knows from where to read
         self._counted = 0.0
         self._timer: Any = None
         self._polling = self._again = self._stopped = False
-
-    @property
-    def peers(self) -> list[str]:
-        """Who is doubted now."""
-        return list(self._open)
 
     # ---- who lives
 
@@ -111,15 +105,15 @@ class Doubts:
     def _see(self, look: Look) -> None:
         before, self._live = self._live, {lease.node: None for lease in look.leases if lease.node != self._name}
         for peer in self._live:
-            if peer in self._open:
-                self._open[peer] = math.inf
+            if peer in self.open:
+                self.open[peer] = math.inf
                 if peer not in self._heard:
                     self._closing.pop(peer, None)
             elif peer not in before and peer not in self._heard:
                 self._begin(peer, self._looked)
-        for peer, last in self._open.items():
+        for peer, last in self.open.items():
             if peer not in self._live and last == math.inf:
-                self._open[peer] = self._turn.now() + LONGEST_TRANSACTION
+                self.open[peer] = self._turn.now() + LONGEST_TRANSACTION
         self._looked = look.asked
 
     # ---- who is heard
@@ -132,7 +126,7 @@ class Doubts:
     def heard(self, peer: str) -> None:
         """A peer is heard from now on. What it committed until now and did not push is read once more."""
         self._heard[peer] = None
-        if peer in self._open:
+        if peer in self.open:
             self._poll_soon()
 
     def _begin(self, peer: str, since: float) -> None:
@@ -140,14 +134,14 @@ class Doubts:
             return
         now = self._turn.now()
         older = [position for time, position in self._samples if time <= since - LONGEST_TRANSACTION]
-        if not self._open:
+        if not self.open:
             self._position = older[-1] if older else None
             self._counted = now
         elif self._position is not None:
             self._position = min(self._position, older[-1]) if older else None
-        if peer not in self._open:
+        if peer not in self.open:
             log.info("{peer} is not heard: what it accepts is read from the store", event="doubt", peer=peer)
-        self._open[peer] = math.inf if peer in self._live else now + LONGEST_TRANSACTION
+        self.open[peer] = math.inf if peer in self._live else now + LONGEST_TRANSACTION
         self._closing.pop(peer, None)
         self._poll_soon()
 
@@ -166,7 +160,7 @@ class Doubts:
         self._timer = None
         self._polling, self._again = True, False
         now = self._turn.now()
-        self._closing = {peer: None for peer, last in self._open.items() if peer in self._heard or last <= now}
+        self._closing = {peer: None for peer, last in self.open.items() if peer in self._heard or last <= now}
         try:
             yield self._read()
         except Exception as error:
@@ -179,10 +173,10 @@ class Doubts:
         self._counters.doubt_seconds += now - self._counted
         self._counted = now
         for peer in self._closing:
-            del self._open[peer]
+            del self.open[peer]
             log.info("{peer} is {how}", event="certain", peer=peer, how="heard" if peer in self._heard else "gone")
         self._closing = {}
-        if self._open:
+        if self.open:
             self._timer = self._turn.reactor.callLater(0 if self._again else POLL, self._poll)
 
     @inlineCallbacks

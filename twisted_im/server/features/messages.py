@@ -96,6 +96,8 @@ class Messages:
         node.turn.openings.append(self._renew_bounds)
         node.ledger.on_messages = self.committed
         node.ledger.on_cursors = self.cursors_committed
+        self._doubts = node.doubts
+        self._own: set[tuple[int, int]] = set()  # places of what was accepted here while a peer is doubted: it has been pushed
         node.doubts.push = self.push
         node.register(Kind.REQUEST, Command.MESSAGE, self.message)
         node.register(Kind.REQUEST, Command.RECEIPT, self.receipt)
@@ -200,6 +202,10 @@ class Messages:
         counters.accepted += len(envelopes) + len(late)
         counters.duplicates += duplicates
         counters.errors += refused
+        if self._doubts.open:
+            self._own.update(result[:2] for result in results if type(result) is tuple and not result[4])
+        elif self._own:
+            self._own.clear()
         if not self._node.turn.ending:
             self._node.turn.book()
         counters.delivered += self._node.router.route(envelopes)
@@ -224,8 +230,13 @@ class Messages:
         return asked.addCallback(learnt)
 
     def push(self, rows: Sequence[Row]) -> Deferred[None]:
-        """Packet 3 once more, for rows of the log that another node has accepted, and that may not have come from it. Groups' members are
-        read anew: this node may not have been told that they have changed."""
+        """Packet 3 for rows of the log that another node has accepted, and that may not have come from it. Groups' members are read anew:
+        this node may not have been told that they have changed."""
+        places = [(row.conversation, row.seq) for row in rows]
+        rows = [row for row, place in zip(rows, places, strict=True) if place not in self._own]
+        self._own.difference_update(places)
+        if len(self._own) > self.CACHED:
+            self._own.clear()
         conversations = dict.fromkeys(row.conversation for row in rows)
         audiences = {number: known for number in conversations if (known := self._audiences.get(number)) is not None and known.fixed}
 
