@@ -32,6 +32,7 @@ class Counters:
     signals: int = 0
     errors: int = 0  #: requests answered with an error
     disconnects: int = 0  #: connections that this side ended with a code
+    doubt_seconds: float = 0.0  #: in which at least one peer was not heard, and the store was read instead
     commits: int = 0  #: store transactions
     turns: int = 0  #: reactor turns that had work at their end
     turn_seconds: float = 0.0  #: spent at the end of turns: commits, fan-out, writes

@@ -140,7 +140,8 @@ class ImServer(Service):
         opening.addCallbacks(self._has_started, self._not_started)
 
     def _has_started(self, _: object) -> None:
-        self.node.tenure.address = next(iter(self.addresses), "")
+        tenure = self.node.tenure
+        tenure.address = tenure.address or next(iter(self.addresses), "")
         self.started.callback(None)
 
     def reload(self) -> list[str]:

@@ -14,7 +14,9 @@ nodes makes several, and the same stories are then told across them: `make_route
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import maybeDeferred
@@ -22,7 +24,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_im.config import STRATEGIES
-from twisted_im.server.interfaces import Envelope, IRouter, IRouterUp
+from twisted_im.server.interfaces import Envelope, IRouter, IRouterUp, Lease, Look
 
 ALICE, BOB, CAROL, NOBODY = b"\0alice", b"\0bob", b"\0carol", b"\0nobody"
 
@@ -43,11 +45,43 @@ class Device:
 
 @implementer(IRouterUp)
 class Up:
-    """A node, as far as a router looks at it."""
+    """A node, as far as a router looks at it. What it announces is known to the others at once.
 
-    def __init__(self) -> None:
+    Args:
+        others: the ups of all nodes, this one too when it is made.
+
+    Attributes:
+        address: what the router has announced.
+        hears: the peers that are heard now.
+        doubts: the peers that were heard before, and since when they surely were not.
+    """
+
+    def __init__(self, others: list[Up]) -> None:
+        self.name = f"node{len(others)}"
+        self.boot = len(others).to_bytes(16, "big")
         self.sessions: list[Device] = []
+        self.address = ""
+        self.hears: dict[str, None] = {}
         self.doubts: list[tuple[str, float]] = []
+        self._watchers: list[Callable[[Look], object]] = []
+        self._others = others
+
+    def announce(self, address: str) -> None:
+        self.address = address
+        for up in self._others:
+            up.look()
+
+    def watch(self, call: Callable[[Look], object]) -> None:
+        self._watchers.append(call)
+        call(self._seen())
+
+    def look(self) -> None:
+        """The leases are looked at."""
+        for call in self._watchers:
+            call(self._seen())
+
+    def _seen(self) -> Look:
+        return Look(time.monotonic(), [Lease(up.name, up.boot, up.address, math.inf, len(up.sessions)) for up in self._others])
 
     def deliver_local(self, envelopes: Sequence[Envelope]) -> int:
         reached = 0
@@ -59,7 +93,11 @@ class Up:
         return reached
 
     def doubt(self, peer: str, since: float) -> None:
+        self.hears.pop(peer, None)
         self.doubts.append((peer, since))
+
+    def heard(self, peer: str) -> None:
+        self.hears[peer] = None
 
 
 class RouterContract:
@@ -78,7 +116,9 @@ class RouterContract:
 
     async def setUp(self) -> None:
         self.routers: list[Any] = await maybeDeferred(self.make_routers, self.nodes)
-        self.ups = [Up() for _ in self.routers]
+        self.ups: list[Up] = []
+        for _ in self.routers:
+            self.ups.append(Up(self.ups))
         self._numbers = 0
         for router, up in zip(self.routers, self.ups, strict=True):
             await maybeDeferred(router.start, up)

@@ -2,9 +2,9 @@
 
 Strategy: a back end's test module mixes `StoreContract` into a `TestCase` and says how a store is made; nothing here knows which one it is,
 or whether it answers at once, and time passes only when the test says so. First come the promises of `IStore`, one by one, each with the
-smallest story that shows it. Then a machine drives a store at random beside `Model`, which is a list of rows and a few dictionaries, and
-wants the same answers from both. The machine runs in a thread, since hypothesis calls its rules one after another and a store may
-need the reactor to answer.
+smallest story that shows it (those of a store that several processes may use are in `SharedStoreContract`). Then a machine drives a store
+at random beside `Model`, which is a list of rows and a few dictionaries, and wants the same answers from both. The machine runs in a
+thread, since hypothesis calls its rules one after another and a store may need the reactor to answer.
 
     class TestDiskStore(StoreContract, TestCase):
         def make_store(self):
@@ -29,8 +29,8 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from twisted_im.errors import ImError, Status
-from twisted_im.server.interfaces import AHEAD, Append, Cursor, IStore, Row, Stored
+from twisted_im.errors import Disconnect, ImError, Status
+from twisted_im.server.interfaces import AHEAD, Append, Cursor, Ended, IStore, Row, Stored, StoreError
 from twisted_im.wire.schema import MAX_U64, ContentType, ConversationKind, ReceiptType, RowType
 
 ALICE, BOB, CAROL, STRANGER = b"\0alice", b"\0bob", b"\0carol", b"\0nobody"
@@ -386,6 +386,24 @@ class StoreContract(StoreCase):
             assert pages == rows
             assert position == end
 
+    async def test_a_position_parts_before_from_after(self) -> None:
+        """If this fails, a node that begins to read where the store stood misses what came next, or gets all that was there before."""
+        empty = await self.store.position()
+        assert await self.store.read_since(empty, 100) == (empty, [])
+        conversation = await self.talk(3)
+        group = await self.store.create_group(b"g", [ALICE, BOB])
+        middle = await self.store.position()
+        assert middle > empty
+        assert await self.store.read_since(middle, 100) == (middle, [])
+        assert await self.overviews(ALICE, since=middle) == {}
+        await self.talk(1)
+        await self.store.change_members(group, [CAROL], [])
+        assert set(await self.overviews(ALICE, since=middle)) == {conversation, group}
+        end, rows = await self.store.read_since(middle, 100)
+        assert [(row.conversation, row.seq) for row in rows] == [(conversation, 4)]
+        assert await self.store.position() == end
+        assert len((await self.store.read_since(empty, 100))[1]) == 4
+
     # ---- what a device asks for when it comes
 
     async def test_summary_tells_what_has_changed(self) -> None:
@@ -599,16 +617,34 @@ class StoreContract(StoreCase):
         await self.store.remove_device(BOB, PHONE)
         await self.store.set_account(BOB, None, False)
         mark, ended = await self.store.ended_since(mark)
-        assert [tuple(each)[:2] for each in ended] == [(BOB, PHONE)]
+        assert [(*each[:2], each.code) for each in ended] == [(BOB, PHONE, Disconnect.KICKED)]
         assert phone <= ended[0].number
         again = (await self.store.open_session(BOB, PHONE, b"", "n")).number
         assert again > ended[0].number
         await self.store.set_account(BOB, "a hash", None)
         await self.store.set_account(ALICE, None, True)
         mark, ended = await self.store.ended_since(mark)
-        assert [tuple(each)[:2] for each in ended] == [(BOB, b""), (ALICE, b"")]
+        assert [(*each[:2], each.code) for each in ended] == [(BOB, b"", Disconnect.KICKED), (ALICE, b"", Disconnect.KICKED)]
         assert max(laptop, again) <= ended[0].number
         assert await self.store.ended_since(mark) == (mark, [])
+
+    async def test_a_device_that_goes_to_another_node(self) -> None:
+        """If this fails, a device that has come back on another node has two sessions for as long as the old connection lasts, or the
+        user of the old one is told that somebody has thrown him out."""
+        mark, _ = await self.store.ended_since(0)
+        first = (await self.store.open_session(BOB, PHONE, b"", "one")).number
+        second = (await self.store.open_session(BOB, PHONE, b"", "one")).number
+        await self.store.open_session(BOB, LAPTOP, b"", "two")
+        await self.store.open_session(ALICE, PHONE, b"", "two")
+        assert await self.store.ended_since(mark) == (mark, []), "a node knows of its own"
+        third = (await self.store.open_session(BOB, PHONE, b"", "two")).number
+        fourth = (await self.store.open_session(BOB, PHONE, b"", "one")).number
+        assert first < second < third < fourth
+        mark, ended = await self.store.ended_since(mark)
+        assert ended == [Ended(BOB, PHONE, second, Disconnect.TAKEN_OVER), Ended(BOB, PHONE, third, Disconnect.TAKEN_OVER)]
+        await self.store.remove_device(BOB, PHONE)
+        await self.store.open_session(BOB, PHONE, b"", "two")
+        assert [tuple(each[1:]) for each in (await self.store.ended_since(mark))[1]] == [(PHONE, fourth, Disconnect.KICKED)]
 
     async def test_a_list_of_accounts(self) -> None:
         """If this fails, whoever looks after the users misses some of them, or sees some twice."""
@@ -667,7 +703,8 @@ class StoreContract(StoreCase):
         assert [lease.node for lease in await self.store.lease("a", b"boot-a", "a:1", 60)] == ["a", "b"]
         assert await self.refused(self.store.lease("b", b"another", "b:2", 6)) is Status.NO_SUCH
         self.clock.now += 3.0
-        first, second = await self.store.lease("b", b"boot-b", "b:9", 6)
+        first, second = await self.store.lease("b", b"boot-b", "b:9", 6, 17)
+        assert (first.load, second.load) == (0, 17)
         assert second.address == "b:9"
         assert second.expires < first.expires
         self.clock.now += 3.5
@@ -691,6 +728,88 @@ class StoreContract(StoreCase):
         await deferToThread(run)
 
     test_no_difference_from_the_obvious.timeout = 400  # type: ignore[attr-defined]  # hypothesis may make a failure smaller for 300 s
+
+
+class SharedStoreContract(StoreContract):
+    """The same, for a store that several processes may use: each node writes under its lease, and no longer. Mix it in as well."""
+
+    def make_other(self) -> Any:
+        """What another process has of the store that `make_store` has made last; or a Deferred of it."""
+        raise NotImplementedError
+
+    async def other(self) -> Any:
+        """Another process on `store`."""
+        store = await maybeDeferred(self.make_other)
+        self.addCleanup(store.close)
+        store.open()
+        return store
+
+    def writes(self, store: Any) -> list[Deferred[Any]]:
+        """One call of every verb that writes, but for `lease`."""
+        return [
+            store.append([message(ALICE, BOB)], ()),
+            store.append((), [(BOB, PHONE, 1, 1, 1, READ)]),
+            store.create_group(b"g", [ALICE]),
+            store.change_members(1, [ALICE], []),
+            store.open_session(ALICE, PHONE, b"", "a"),
+            store.use_token(ALICE, PHONE, b"t" * 32, 0),
+            store.revoke_tokens(ALICE),
+            store.remove_device(ALICE, PHONE),
+            store.accounts([STRANGER], True),
+            store.set_account(ALICE, "a hash", None),
+        ]
+
+    async def test_two_processes_see_one_store(self) -> None:
+        """If this fails, the nodes of a cluster give one place twice, or do not see what the others have accepted."""
+        other = await self.other()
+        conversation = await self.talk(2)
+        stored, _ = await other.append([message(BOB, ALICE)], ())
+        assert stored[0][:2] == (conversation, 3)
+        assert await self.store.position() == await other.position()
+        assert await self.range(ALICE, conversation) == (1, 3, 3, 0, [1, 2, 3])
+
+    async def test_nothing_is_written_after_the_lease(self) -> None:
+        """If this fails, a node that was stopped for a while, and comes back, accepts messages that the others no longer look for."""
+        other = await self.other()
+        await other.lease("b", b"boot-b", "", 60)
+        await self.store.lease("a", b"boot-a", "", 6)
+        await self.talk(1)
+        self.clock.now += 6
+        before = await self.store.position()
+        for write in self.writes(self.store):
+            error = await self.assertFailure(write, ImError)
+            assert (error.code, error.temporary) == (Status.UNAVAILABLE, True)
+        assert await self.store.position() == before
+        assert await self.store.account(STRANGER) is None, "it reads all the same"
+        assert (await other.append([message(BOB, ALICE)], ()))[0][0][1] == 2, "others go on"
+        assert [lease.node for lease in await self.store.lease("a", b"boot-a", "", 6)] == ["a", "b"]
+        assert (await self.append(message(ALICE, BOB)))[0][1] == 3
+        self.clock.now += 6
+        renewed, kept = self.store.lease("a", b"boot-a", "", 6), self.store.append([message(ALICE, BOB)], ())
+        await renewed
+        assert (await kept)[0][0][1] == 4, "what comes after a renewal need not wait for its answer"
+        await self.store.lease("a", b"boot-a", "", 0)
+        assert (await self.append(message(ALICE, BOB)))[0][1] == 5, "a program that is no node needs no lease"
+
+    async def test_a_lease_that_somebody_has_ended(self) -> None:
+        """If this fails, a process that was taken for dead by mistake goes on writing while another is about to take its place."""
+        other = await self.other()
+        await self.store.lease("a", b"boot-a", "", 60)
+        await self.talk(1)
+        await other.lease("a", b"boot-a", "", 0)
+        assert await self.refused(self.store.append([message(ALICE, BOB)], ())) is Status.UNAVAILABLE
+
+    async def test_a_name_that_has_gone_to_another(self) -> None:
+        """If this fails, two processes write as one node."""
+        other = await self.other()
+        await self.store.lease("a", b"boot-a", "", 6)
+        conversation = await self.talk(1)
+        self.clock.now += 6
+        await other.lease("a", b"another", "", 6)
+        for write in self.writes(self.store):
+            await self.assertFailure(write, StoreError)
+        stored, _ = await other.append([message(BOB, ALICE)], ())
+        assert stored[0][:2] == (conversation, 2)
 
 
 # ---- the model
@@ -719,6 +838,8 @@ class Model:
     logs: dict[int, Log] = field(default_factory=dict)
     accounts: set[bytes] = field(default_factory=set)
     sessions: dict[tuple[bytes, bytes], int] = field(default_factory=dict)
+    nodes: dict[tuple[bytes, bytes], str] = field(default_factory=dict)  #: where a device's newest session was opened
+    ended: list[Ended] = field(default_factory=list)
     cursors: dict[tuple[bytes, bytes, int], int] = field(default_factory=dict)
     ids: dict[tuple[bytes, bytes], tuple[Any, int, int]] = field(default_factory=dict)  #: (sender, client id) → what it said, and the place
     commits: list[list[tuple[int, int]]] = field(default_factory=list)
@@ -789,6 +910,7 @@ class Model:
 # Few of everything, and mostly what works, so that what happens, happens to the same ones again.
 USERS = st.sampled_from([ALICE, BOB, ALICE, BOB, ALICE, BOB, CAROL, STRANGER])
 DEVICES = st.sampled_from([LAPTOP, LAPTOP, PHONE])
+NODES = st.sampled_from(["one", "one", "two"])
 PLACES = st.sampled_from([0, 0, 0, 1, 2, 3])
 SEQS = st.sampled_from([1, 2, 3, 4, 5, 0, MAX_U64])
 MOSTLY = st.sampled_from([True, True, True, False])
@@ -806,6 +928,7 @@ class Machine(RuleBasedStateMachine):
         self.call(self.store.open)
         self.model = Model()
         self.position = 0
+        self.marks: list[tuple[int, int]] = [(0, 0)]  #: marks of `ended_since`, and how many the model had ended by then
         self.news: list[tuple[int, int, int]] = [(0, 0, 0)]  #: (position, step, commits) at moments that were looked at
 
     def teardown(self) -> None:
@@ -816,6 +939,7 @@ class Machine(RuleBasedStateMachine):
             for number in range(len(self.model.logs)):
                 self.read(user, number, 1, MAX_U64, 1000, False)
         self.read_since(0, 1000)
+        self.ended_since(0)
         self.call(self.store.close)
 
     def call(self, verb: Callable[..., Any], *arguments: Any) -> Any:
@@ -848,8 +972,8 @@ class Machine(RuleBasedStateMachine):
         """Two users who have talked, so that something can be read and marked from the first step on."""
         self.model.accounts |= {ALICE, BOB}
         assert self.call(self.store.accounts, [ALICE, BOB], True) == set()
-        self.device(ALICE, LAPTOP, True)
-        self.device(BOB, LAPTOP, True)
+        self.device(ALICE, LAPTOP, "one", True)
+        self.device(BOB, LAPTOP, "one", True)
         self.append([(ALICE, LAPTOP, bytes([number]) * 16, BOB, TEXT, b"") for number in range(3)], [])
 
     @rule(users=st.lists(USERS, max_size=3), create=st.booleans())
@@ -858,16 +982,22 @@ class Machine(RuleBasedStateMachine):
         if create and STRANGER not in users:
             self.model.accounts |= set(users)
 
-    @rule(user=USERS.filter(lambda user: user != STRANGER), device=DEVICES, stays=MOSTLY)
-    def device(self, user: bytes, device: bytes, stays: bool) -> None:
-        """A device comes, or is removed."""
+    @rule(user=USERS.filter(lambda user: user != STRANGER), device=DEVICES, node=NODES, stays=MOSTLY)
+    def device(self, user: bytes, device: bytes, node: str, stays: bool) -> None:
+        """A device comes, perhaps to another node, or is removed."""
         before = self.model.sessions.pop((user, device), 0)
+        was_at = self.model.nodes.pop((user, device), node)
         if stays:
-            opened = self.call(self.store.open_session, user, device, b"", "node")
+            opened = self.call(self.store.open_session, user, device, b"", node)
             assert opened.number > before
+            if was_at != node:
+                self.model.ended.append(Ended(user, device, before, Disconnect.TAKEN_OVER))
             self.model.sessions[user, device] = opened.number
+            self.model.nodes[user, device] = node
             self.model.accounts.add(user)
             return
+        if before:
+            self.model.ended.append(Ended(user, device, max(self.model.sessions.values(), default=before), Disconnect.KICKED))
         assert self.call(self.store.remove_device, user, device) == bool(before)
         for key in [key for key in self.model.cursors if key[:2] == (user, device)]:
             del self.model.cursors[key]
@@ -996,6 +1126,21 @@ class Machine(RuleBasedStateMachine):
         assert not wanted
         self.news.append((position, self.model.step, len(self.model.commits)))
 
+    @rule()
+    def position(self) -> None:
+        """From here on, whoever reads since then gets what comes after."""
+        self.news.append((self.call(self.store.position), self.model.step, len(self.model.commits)))
+
+    @rule(part=st.integers(0, 3))
+    def ended_since(self, part: int) -> None:
+        mark, before = self.marks[min(part, len(self.marks) - 1)]
+        now, ended = self.call(self.store.ended_since, mark)
+        wanted = self.model.ended[before:]
+        assert [(each.user, each.device, each.code) for each in ended] == [(each.user, each.device, each.code) for each in wanted]
+        for each, known in zip(ended, wanted, strict=True):
+            assert each.number >= known.number if each.code is Disconnect.KICKED else each.number == known.number
+        self.marks.append((now, len(self.model.ended)))
+
     @invariant()
     def members(self) -> None:
         ids = sorted(self.model.logs)
@@ -1005,4 +1150,4 @@ class Machine(RuleBasedStateMachine):
         }
 
 
-__all__ = ["ALICE", "BOB", "CAROL", "LAPTOP", "PHONE", "Clock", "StoreContract", "message", "told"]
+__all__ = ["ALICE", "BOB", "CAROL", "LAPTOP", "PHONE", "Clock", "SharedStoreContract", "StoreContract", "message", "told"]

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from tests.storage.contract import StoreContract
+from tests.storage.contract import SharedStoreContract
 from twisted_im.errors import ImError
 from twisted_im.storage.sqlite import SqliteStore
 
@@ -67,7 +67,7 @@ class TestThreads(TestCase):
         assert notes == [*begin, f"{writer} calls", f"{reader} calls", f"{reader} calls", *end]
 
 
-class TestSqliteStore(StoreContract, TestCase):
+class TestSqliteStore(SharedStoreContract, TestCase):
     """What every store must do."""
 
     machine_settings = {"max_examples": 25, "stateful_step_count": 40}
@@ -75,4 +75,8 @@ class TestSqliteStore(StoreContract, TestCase):
     def make_store(self) -> Any:
         directory = tempfile.TemporaryDirectory(prefix="twisted_im-")
         self.addCleanup(directory.cleanup)
-        return SqliteStore(Path(directory.name) / "messages.db", horizon=3600, clock=self.clock)
+        self.path = Path(directory.name) / "messages.db"
+        return self.make_other()
+
+    def make_other(self) -> Any:
+        return SqliteStore(self.path, horizon=3600, clock=self.clock)

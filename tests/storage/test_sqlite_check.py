@@ -47,7 +47,7 @@ PLANTED = {
     ),
     "devices": ("UPDATE devices SET user = 9", "device 1: its user 9 does not exist, or its session 1 is above the store's 1"),
     "sessions": (
-        "INSERT INTO devices VALUES (2, 1, x'00', 1, x'', 0, x'', 0, x'', 0)",
+        "INSERT INTO devices VALUES (2, 1, x'00', 1, x'', 0, x'', 0, x'', 0, '')",
         "session 1: 2 devices have it",
     ),
     "cursors": (

@@ -19,7 +19,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.storage.contract import ALICE, BOB, Clock, StoreCase, message
 from tests.storage.writer import DEADLINE, asked, child, filled, finish, run, writing
-from twisted_im.errors import ImError, Status
+from twisted_im.errors import Disconnect, ImError, Status
 from twisted_im.server.interfaces import AHEAD, StoreError
 from twisted_im.storage import sqlite, sqlite_file
 from twisted_im.storage.sqlite import SqliteStore
@@ -33,6 +33,10 @@ def open_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="twisted_im-") as folder:
         os.chmod(folder, 0o755)
         yield Path(folder)
+
+
+#: The layout that the package makes.
+NEWEST = max(int(step.stem) for step in SCHEMA.glob("*.sql"))
 
 
 def refused(path: Path, **how: Any) -> str:
@@ -78,8 +82,7 @@ def steps(folder: Path, *more: str) -> Path:
     """A folder of layouts: the package's own, and these."""
     schema = folder / "schema"
     shutil.copytree(SCHEMA, schema)
-    newest = max(int(step.stem) for step in SCHEMA.glob("*.sql"))
-    for number, script in enumerate(more, newest + 1):
+    for number, script in enumerate(more, NEWEST + 1):
         (schema / f"{number:04}.sql").write_text(script, encoding="utf-8")
     return schema
 
@@ -172,9 +175,9 @@ def test_upgrade(tmp_path: Path) -> None:
     before = asked(path, "SELECT * FROM messages")
     schema = steps(tmp_path, "ALTER TABLE messages ADD COLUMN edited INTEGER NOT NULL DEFAULT 7;", "CREATE TABLE notes (text);")
     Database(path, schema=schema).close()
-    assert asked(path, "PRAGMA user_version") == [(3,)]
+    assert asked(path, "PRAGMA user_version") == [(NEWEST + 2,)]
     assert asked(path, "SELECT * FROM messages") == [(*row, 7) for row in before]
-    backup = tmp_path / "messages.db.layout1.backup"
+    backup = tmp_path / f"messages.db.layout{NEWEST}.backup"
     assert asked(backup, "SELECT * FROM messages") == before
     assert backup.stat().st_mode & 0o077 == 0
     assert well(backup)
@@ -182,6 +185,27 @@ def test_upgrade(tmp_path: Path) -> None:
     backup.unlink()
     Database(path, schema=schema).close()
     assert not backup.exists(), "copied without need"
+
+
+def test_upgrade_from_the_first_layout(tmp_path: Path) -> None:
+    """If this fails, a server of version 1 cannot be brought up to date, ends everybody's sessions when it is, or leaves no way back."""
+    first = tmp_path / "first"
+    first.mkdir()
+    shutil.copy(SCHEMA / "0001.sql", first)
+    path = filled(tmp_path / "messages.db", 5, schema=first)
+    run(path, "INSERT INTO ended (user, device, session) VALUES (x'00', x'', 1); INSERT INTO leases VALUES ('n', x'00', 'a:1', 5.5)")
+    before = asked(path, "SELECT * FROM messages")
+    devices = asked(path, "SELECT * FROM devices")
+    Database(path).close()
+    assert asked(path, "PRAGMA user_version") == [(NEWEST,)]
+    assert asked(path, "SELECT * FROM messages") == before
+    assert asked(path, "SELECT * FROM devices") == [(*row, "") for row in devices]
+    assert asked(path, "SELECT * FROM ended") == [(1, b"\0", b"", 1, Disconnect.KICKED)]
+    assert asked(path, "SELECT * FROM leases") == [("n", b"\0", "a:1", 5.5, 0)]
+    assert well(path)
+    backup = tmp_path / "messages.db.layout1.backup"
+    assert asked(backup, "SELECT * FROM devices") == devices
+    assert asked(backup, "PRAGMA user_version") == [(1,)]
 
 
 def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path) -> None:
@@ -202,7 +226,7 @@ def test_no_upgrade_under_a_running_server(tmp_path: Path) -> None:
     schema = steps(tmp_path, "DROP TABLE messages;")
     with writing(path) as process:
         assert "in use by another process; stop that server first" in refused(path, schema=schema)
-        assert not (tmp_path / "messages.db.layout1.backup").exists()
+        assert not (tmp_path / f"messages.db.layout{NEWEST}.backup").exists()
         finish(process)
     assert well(path)
     Database(path, schema=schema).close()

@@ -40,7 +40,11 @@ def filled(path: Path, messages: int = 3, content: bytes = b"hello", *, schema: 
         log.begin()
         connection.executemany("INSERT INTO users (name, account) VALUES (?, 1)", [(ALICE,), (BOB,)])
         log.sessions += 1
-        connection.execute("INSERT INTO devices VALUES (1, 2, ?, 1, x'', 0, x'', 0, x'', 0)", (LAPTOP,))
+        connection.execute(
+            "INSERT INTO devices (id, user, device, session, label, last_login, token, token_time, next_token, next_token_time)"
+            " VALUES (1, 2, ?, 1, x'', 0, x'', 0, x'', 0)",
+            (LAPTOP,),
+        )
         for _ in range(messages):
             log.append([(ALICE, LAPTOP, os.urandom(16), 0, BOB, int(ContentType.TEXT), 0, content)], [], 1_800_000_000_000)
         if messages:

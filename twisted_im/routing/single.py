@@ -15,6 +15,7 @@ class SingleRouter:
     """The strategy of a server that is alone."""
 
     strategy = "single"
+    links = False
 
     def __init__(self) -> None:
         self._up: Any = None

@@ -21,7 +21,7 @@ from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, su
 from twisted_im.core.connection import Event, State
 from twisted_im.errors import Disconnect, ImError, RemoteProtocolError, Status
 from twisted_im.pump import Pump
-from twisted_im.server.interfaces import Credentials, IPasswords
+from twisted_im.server.interfaces import Credentials, Ended, IPasswords
 from twisted_im.server.names import answer, checked_name, user_key
 from twisted_im.server.node import Node
 from twisted_im.server.sessions import Session
@@ -60,6 +60,7 @@ class Access:
         node.on_lost.append(self.lost)
         node.on_renewed.append(self.look_for_ended)
         self._ended_mark = 0
+        self._ended: dict[tuple[bytes, bytes], tuple[Ended, float]] = {}  # by user and device: what was seen lately, and when
         node.register(Kind.REQUEST, Command.LOGOUT, self.logout)
         node.register(Kind.REQUEST, Command.PING, self._ping)
         node.register(Kind.RESPONSE, Command.PING, self._pong)
@@ -125,6 +126,9 @@ class Access:
         opened = yield node.store.open_session(user, wanted.device, wanted.label, node.name, _hashed(token, seal))
         if pump.connection.state is not State.LOGIN:
             return  # it went away meanwhile
+        ended = self._ended_already(user, wanted.device, opened.number)
+        if ended is not None:
+            raise ImError(ended)
         node.known.add(user)
         session = Session(pump, wanted.tenant, wanted.uid, wanted.device, wanted.label, opened.number)
         session.asked = asked
@@ -232,13 +236,26 @@ class Access:
             self._node.counters.sessions = len(self._node.sessions)
 
     @inlineCallbacks
-    def look_for_ended(self) -> Any:
-        """Ends the sessions that may not go on since somebody has changed the account, or removed the device, in the store."""
+    def look_for_ended(self, look: object = None) -> Any:
+        """Ends the sessions that may not go on, as the store has it: the account was changed, or the device removed, or it has logged in on
+        another node."""
         self._ended_mark, found = yield self._node.store.ended_since(self._ended_mark)
+        now = self._node.turn.now()
+        forgotten = now - self._node.limits.login
+        self._ended = {key: known for key, known in self._ended.items() if known[1] > forgotten}
         for ended in found:
+            self._ended[ended.user, ended.device] = ended, now
             for session in self._node.sessions.of(ended.user):
                 if session.number <= ended.number and ended.device in (b"", session.device):
-                    self.end(session, ImError(Disconnect.KICKED))
+                    self.end(session, ImError(ended.code))
+
+    def _ended_already(self, user: bytes, device: bytes, number: int) -> Disconnect | None:
+        """Why a session has ended that the store has only just told of: its end may have been seen before."""
+        for key in ((user, device), (user, b"")):
+            ended, _ = self._ended.get(key, (None, 0.0))
+            if ended is not None and number <= ended.number:
+                return ended.code
+        return None
 
     def logout(self, session: Session, frame: Frame) -> Deferred[None]:
         _LOGOUT.read(frame[3])

@@ -15,10 +15,14 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from twisted_im.errors import ImError
+from twisted_im.errors import Disconnect, ImError
 
 #: How far ahead of the server's clock a client id's time may be, in seconds; a store knows ids for its horizon and so much longer.
 AHEAD = 3600
+
+#: Seconds that a transaction may last, from the moment at which its node's lease is looked at until others can see what it has written;
+#: and a node that has committed, until it has pushed.
+LONGEST_TRANSACTION = 5.0
 
 #: A message to be appended: (sender, device, client id, conversation or 0, peer or b"", content type, life in seconds or 0, content). The
 #: peer is the user addressed; a direct conversation is found or made for it.
@@ -112,11 +116,13 @@ class Device(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """Sessions that may not go on: those of one device, or of all (b""), with a number up to this."""
+    """Sessions that may not go on: those of one device, or of all (b""), with a number up to this; and why: KICKED, or TAKEN_OVER by a
+    login on another node."""
 
     user: bytes
     device: bytes
     number: int
+    code: Disconnect
 
 
 class Account(NamedTuple):
@@ -133,8 +139,16 @@ class Lease(NamedTuple):
 
     node: str
     boot: bytes
-    address: str
+    address: str  #: where other nodes reach it
     expires: float  #: seconds by the store's clock
+    load: int  #: its connections
+
+
+class Look(NamedTuple):
+    """What a node sees of all nodes when it takes or renews its own lease."""
+
+    asked: float  #: when it asked the store, in seconds by its monotonic clock
+    leases: Sequence[Lease]  #: of all nodes that live, its own too, by name
 
 
 class Credentials(NamedTuple):
@@ -186,6 +200,10 @@ class IStore(Interface):
         conversation and seq), and nothing that may still become visible before it: no row is ever skipped. At most `limit` rows, unless
         the first commit alone has more."""
 
+    def position() -> Deferred[int]:
+        """Where `read_since` stands when it has read everything: what was committed before is at or below it, and what is committed after
+        it has been told is above."""
+
     def summary(user: bytes, device: bytes, since: int, after: int, limit: int, behind: bool) -> Deferred[Summary]:
         """The user's conversations with an id above `after`, at most `limit`: those with a row, a change of members, or a receipt that
         moved a mark after the position `since`; with `behind` only those whose head is above the device's cursor. Its position was
@@ -203,8 +221,10 @@ class IStore(Interface):
 
     def open_session(user: bytes, device: bytes, label: bytes, node: str, token: bytes = b"") -> Deferred[Opened]:
         """Lets one device in, with a number above all its earlier ones; makes the account and the device if they are new.
-        NOT_AUTHENTICATED if the account is disabled. `token` is the hash of the resume token that the device is about to get, or b"":
-        it counts from now on, beside the one that was used last."""
+        NOT_AUTHENTICATED if the account is disabled. If the device's newest session was opened by another node, that one is among those
+        that have ended, as TAKEN_OVER: it may live there still.
+        `token` is the hash of the resume token that the device is about to get, or b"": it counts from now on, beside the one that was used
+        last."""
 
     def use_token(user: bytes, device: bytes, token: bytes, oldest: int) -> Deferred[bool]:
         """Whether this is the hash of a resume token of this device, given after the time `oldest` (milliseconds). The one given last takes
@@ -224,8 +244,8 @@ class IStore(Interface):
         """Which of these existed already; with `create` the others are made."""
 
     def ended_since(mark: int) -> Deferred[tuple[int, Sequence[Ended]]]:
-        """Whose sessions have been ended since a mark, by a change of their account or the removal of their device, whoever did it; and the
-        next mark. 0 is the first. What is older than some thousands of these may be left out."""
+        """Whose sessions have been ended since a mark, by a change of their account, the removal of their device, or its login on another
+        node, whoever did it; and the next mark. 0 is the first. What is older than some thousands of these may be left out."""
 
     def account(user: bytes) -> Deferred[Account | None]:
         """One account, or None."""
@@ -236,10 +256,15 @@ class IStore(Interface):
     def list_accounts(after: bytes, limit: int) -> Deferred[Sequence[Account]]:
         """Accounts in the order of their users, those after one; at most `limit`."""
 
-    def lease(node: str, boot: bytes, address: str, seconds: float) -> Deferred[Sequence[Lease]]:
+    def lease(node: str, boot: bytes, address: str, seconds: float, load: int = 0) -> Deferred[Sequence[Lease]]:
         """Says that a node lives for so long, and gives all that live, by name; 0 seconds end its lease. NO_SUCH if another boot of this
-        name holds a lease that has not ended. A store that several processes may use fails as broken, whatever it is asked to write, once
-        another boot has taken the name that was leased here last."""
+        name holds a lease that has not ended.
+
+        In a store that several processes may use, the lease that was taken here last is looked at within each transaction that writes, by
+        the store's clock. Once it has ended every write but `lease` fails as UNAVAILABLE, until it is renewed; once another boot has the
+        name, as broken, for ever. So what a node writes is visible at the latest `LONGEST_TRANSACTION` after its lease has ended, and at
+        once if the name has gone to another boot.
+        """
 
     def leases() -> Deferred[Sequence[Lease]]:
         """All nodes that live, by name."""
@@ -252,6 +277,7 @@ class IRouter(Interface):
     """The strategy: how a frame finds its audience."""
 
     strategy = Attribute("the name by which `--strategy` chooses it")
+    links = Attribute("whether it links the nodes of one store: each that lives is then doubted until it is heard")
 
     def start(up: IRouterUp) -> Deferred[None] | None:
         """Begins; `up` takes what arrives."""
@@ -271,13 +297,31 @@ class IRouter(Interface):
 
 
 class IRouterUp(Interface):
-    """What a router may ask of its node."""
+    """What a router may ask of its node.
+
+    A node *hears* another when that one has acknowledged that from now on it sends it what is for it. Whom it does not hear, and who lives,
+    it doubts: it reads the store instead.
+    """
+
+    name = Attribute("the node's name, unique in its cluster")
+    boot = Attribute("16 bytes of this run's own, as in its lease")
+    sessions = Attribute("the sessions that are here, to be iterated over; each has user, device and number")
+
+    def announce(address: str) -> None:
+        """Says where other nodes reach this one: its lease has it as soon as may be."""
+
+    def watch(call: Callable[[Look], object]) -> None:
+        """Calls at once, with who lives, and again whenever this node has looked, about every other second."""
 
     def deliver_local(envelopes: Sequence[Envelope]) -> int:
         """Pushes to this node's sessions of each audience; gives how many took one."""
 
     def doubt(peer: str, since: float) -> None:
-        """What this peer has pushed since then may be lost: read the store."""
+        """This peer is not heard any more. `since` is the last moment at which it surely was, by the node's monotonic clock: the last bytes
+        from it, and not when that was noticed. Until it is heard again, or can write no more, the store is read."""
+
+    def heard(peer: str) -> None:
+        """This peer is heard from now on."""
 
 
 class IAuthenticator(Interface):

@@ -21,8 +21,9 @@ from twisted_im.core.connection import Limits, State
 from twisted_im.counters import Counters
 from twisted_im.errors import Disconnect, ImError, RemoteProtocolError, Status
 from twisted_im.pump import Handler, Pump, Turn
+from twisted_im.server.doubt import Doubts
 from twisted_im.server.guesses import Guesses
-from twisted_im.server.interfaces import Envelope, IPasswords, IRouterUp
+from twisted_im.server.interfaces import Envelope, IPasswords, IRouterUp, Look
 from twisted_im.server.ledger import Ledger
 from twisted_im.server.names import answer, as_authenticator, uid_of
 from twisted_im.server.sessions import Session, Sessions
@@ -64,9 +65,11 @@ class Node:
         commands: what an open session may ask for, by tag; features fill it through `register`.
         strangers: the same for connections that have not logged in, by state.
         on_lost: called with each pump that is gone.
-        on_renewed: called every other second or so, when this node's lease was renewed; may give a Deferred.
+        on_renewed: called every other second or so, when this node's lease was renewed, with the `Look`; may give a Deferred.
         known: users known to exist: one that was found once is not looked up again.
         pumps, sessions: who is here; newcomers are the pumps that have not logged in. All are oldest first.
+        tenure: this node's name and lease, and who else lives.
+        doubts: the peers that are not heard.
         counters: what it has done.
     """
 
@@ -92,6 +95,7 @@ class Node:
         gone: Callable[[bytes], bool] = is_gone,
     ) -> None:
         self.name = name
+        self.boot = boot or new_boot()
         self.store = store
         self.router = router
         self.authenticator = as_authenticator(authenticator)
@@ -111,7 +115,8 @@ class Node:
         self.commands: dict[int, Handler] = {}
         self.strangers: dict[State, dict[int, Handler]] = {}
         self.on_lost: list[Callable[[Pump], object]] = []
-        self.on_renewed: list[Callable[[], Any]] = []
+        self.doubts = Doubts(store, self.turn, self.counters, name=name, links=router.links, fall_behind=self._fall_behind)
+        self.on_renewed: list[Callable[[Look], Any]] = [self.doubts.look]
         self.known: set[bytes] = set()
         self._drained: Deferred[None] | None = None
         self._stopped = False
@@ -120,11 +125,13 @@ class Node:
             store,
             reactor,
             name,
-            boot=boot or new_boot(),
+            boot=self.boot,
             standby=standby,
             lost=self._store_failed,
             renewed=self._renewed,
             gone=gone,
+            load=lambda: len(self.pumps),
+            clock=clock,
         )
         self._store_broken = False
         for feature in features:
@@ -144,6 +151,7 @@ class Node:
     def start(self) -> Deferred[Any]:
         """Opens the store, takes this node's name there, and starts the router; connections may come when this has fired."""
         opened = maybeDeferred(self.store.open).addCallback(lambda _: self.tenure.take())
+        opened.addCallback(lambda _: self.doubts.start(self.tenure.look) if not self._stopped else None)
         return opened.addCallback(lambda _: self.router.start(self) if not self._stopped else None)
 
     @inlineCallbacks
@@ -153,6 +161,7 @@ class Node:
         if self._stopped:
             return
         self._stopped = True
+        self.doubts.stop()
         for pump in self.pumps:
             if pump.connection.state is State.OPEN:
                 pump.suspend()
@@ -186,9 +195,9 @@ class Node:
         for pump in list(self.pumps):
             pump.disconnect(ImError(Disconnect.SHUTTING_DOWN), last=last if pump.connection.state is State.OPEN else None)
 
-    def _renewed(self) -> None:
+    def _renewed(self, look: Look) -> None:
         for call in self.on_renewed:
-            maybeDeferred(call).addErrback(lambda failure: log.warn("after a renewal: {why}", why=failure.getErrorMessage()))
+            maybeDeferred(call, look).addErrback(lambda failure: log.warn("after a renewal: {why}", why=failure.getErrorMessage()))
 
     def _store_failed(self, failure: Failure) -> None:
         if self._store_broken:
@@ -256,8 +265,25 @@ class Node:
             self.turn.book()
         return self.sessions.push(envelopes, self.turn.dirty)
 
+    def announce(self, address: str) -> None:
+        """Says where other nodes reach this one."""
+        self.tenure.announce(address)
+
+    def watch(self, call: Callable[[Look], object]) -> None:
+        """Tells who lives: now, and whenever that was looked at."""
+        self.on_renewed.append(call)
+        call(self.tenure.look)
+
     def doubt(self, peer: str, since: float) -> None:
-        """Has every session here read again, since pushes from this peer may be lost."""
+        """What this peer has pushed since then may be lost."""
+        self.doubts.doubt(peer, since)
+
+    def heard(self, peer: str) -> None:
+        """What this peer pushes arrives from now on."""
+        self.doubts.heard(peer)
+
+    def _fall_behind(self) -> None:
+        """Has every session here read for itself."""
         for session in self.sessions:
             session.fall_behind()
 

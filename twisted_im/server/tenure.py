@@ -4,6 +4,8 @@ Strategy: a node's name is its place, and the store's clock decides who has it. 
 it asks again and again, and takes over as soon as the first has given up, has died, or has not renewed in time. A process that finds
 its place taken has been taken for dead (it was stopped, or its machine was): it ends, and the store refuses what it still writes.
 
+Each renewal is a look at all nodes as well: who lives, and where. Whoever has to know who comes and goes is told of it.
+
 A boot id tells two runs of one name apart. It also holds the machine and the process id, so that a process on the same machine need not
 wait for the lease of one that was killed.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_im.errors import ImError, Status
-from twisted_im.server.interfaces import Lease, StoreError
+from twisted_im.server.interfaces import Lease, Look, StoreError
 
 log = Logger()
 
@@ -70,8 +73,14 @@ class Tenure:
         boot: 16 bytes of this run's own; see `new_boot`.
         standby: wait while another process has the name, and do not fail.
         lost: called, once, when another process has taken the name, or the store is broken.
-        renewed: called after each renewal.
+        renewed: called after each renewal, with what was seen.
         gone: whether the process of a boot id has certainly ended.
+        load: gives the number of the node's connections, for others to see.
+        clock: seconds, monotonic.
+
+    Attributes:
+        address: where other nodes reach this one; it stands in the lease from the next renewal on, or at once by `announce`.
+        look: what was seen last.
     """
 
     def __init__(
@@ -83,8 +92,10 @@ class Tenure:
         boot: bytes,
         standby: bool,
         lost: Callable[[Failure], object],
-        renewed: Callable[[], object] = lambda: None,
+        renewed: Callable[[Look], object] = lambda look: None,
         gone: Callable[[bytes], bool] = is_gone,
+        load: Callable[[], int] = lambda: 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._reactor = reactor
@@ -94,12 +105,28 @@ class Tenure:
         self._lost = lost
         self._renewed = renewed
         self._gone = gone
+        self._load = load
+        self._clock = clock
         self._timer: Any = None
         self._waiting: Deferred[None] | None = None
         self._taking: Deferred[None] | None = None
         self._over = False
         self._held = False
-        self.address = ""  #: where the node listens, for others to see
+        self.address = ""
+        self.look = Look(clock(), ())
+
+    @inlineCallbacks
+    def _ask(self) -> Any:
+        """Takes or renews the lease, and looks."""
+        asked = self._clock()
+        leases = yield self._store.lease(self._name, self._boot, self.address, LEASE, self._load())
+        self.look = Look(asked, leases)
+
+    def announce(self, address: str) -> None:
+        """Has the lease say where other nodes reach this one, now if the name is held, else when it is taken."""
+        self.address = address
+        if self._timer is not None and self._held and not self._over:
+            self._timer.reset(0.0)
 
     def take(self) -> Deferred[Any]:
         """Fires when the name is this process's; or when it was given back before that.
@@ -122,7 +149,7 @@ class Tenure:
         asked = False
         while not self._over:
             try:
-                yield self._store.lease(self._name, self._boot, self.address, LEASE)
+                yield self._ask()
             except ImError as error:
                 if error.code is not Status.NO_SUCH:
                     raise
@@ -163,7 +190,7 @@ class Tenure:
     def _renew(self) -> Any:
         self._timer = None
         try:
-            yield self._store.lease(self._name, self._boot, self.address, LEASE)
+            yield self._ask()
         except ImError as error:
             if error.code is Status.NO_SUCH:
                 if not self._over:
@@ -178,7 +205,7 @@ class Tenure:
             return
         if not self._over:
             self._timer = self._reactor.callLater(RENEWAL, self._renew)
-            self._renewed()
+            self._renewed(self.look)
 
     @inlineCallbacks
     def release(self) -> Any:

@@ -228,7 +228,7 @@ _WRITES = (
     "append", "create_group", "change_members", "open_session", "use_token", "revoke_tokens", "remove_device", "accounts", "set_account",
     "lease",
 )  # fmt: skip
-_READS = ("read", "read_since", "summary", "members", "devices", "ended_since", "account", "list_accounts", "leases")
+_READS = ("read", "read_since", "position", "summary", "members", "devices", "ended_since", "account", "list_accounts", "leases")
 
 
 class ModelStore:
@@ -291,15 +291,21 @@ class ModelStore:
         return self._tenant is None or self._disk.tenants.get(self._tenant[0]) == self._tenant[1]
 
     def _apply(self) -> list[Any]:
-        results = []
+        results: list[Any] = []
         for verb, arguments, _ in self._under_way:
+            if verb != "lease" and self._lease_has_ended():
+                results.append(ImError(Status.UNAVAILABLE, "this node's lease has ended, and is to be renewed first", retry_after=1000))
+                continue
             result = _now(getattr(self._image, verb)(*arguments))
             if verb == "lease" and not isinstance(result, Exception):
                 self._leased(*arguments)
             results.append(result)
         return results
 
-    def _leased(self, node: str, boot: bytes, address: str, seconds: float) -> None:
+    def _lease_has_ended(self) -> bool:
+        return self._tenant is not None and self._tenant[0] not in [lease.node for lease in _now(self._image.leases())]
+
+    def _leased(self, node: str, boot: bytes, address: str, seconds: float, load: int = 0) -> None:
         if seconds:
             self._tenant = node, boot
             self._disk.tenants[node] = boot

@@ -20,7 +20,7 @@ from operator import itemgetter
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from twisted_im.errors import ImError, Status
+from twisted_im.errors import Disconnect, ImError, Status
 from twisted_im.server.interfaces import (
     AHEAD,
     Account,
@@ -97,10 +97,11 @@ class _Conversation:
 class _Device:
     """One device of one user; cursors by conversation; resume tokens as (hash, when given), the one used last and the newest."""
 
-    __slots__ = ("cursors", "label", "last_login", "number", "tokens")
+    __slots__ = ("cursors", "label", "last_login", "node", "number", "tokens")
 
     def __init__(self) -> None:
         self.number = 0
+        self.node = ""
         self.label = b""
         self.last_login = 0
         self.tokens: list[tuple[bytes, int]] = []
@@ -286,6 +287,9 @@ class MemoryStore:
         end = bisect_left(positions, positions[limit]) or bisect_right(positions, positions[limit])
         return succeed((positions[end - 1], found[:end]))
 
+    def position(self) -> Deferred[int]:
+        return succeed(self._position)
+
     def summary(self, user: bytes, device: bytes, since: int, after: int, limit: int, behind: bool) -> Deferred[Summary]:
         known = self._devices.get(user, {}).get(device)
         cursors = known.cursors if known is not None else {}
@@ -349,7 +353,10 @@ class MemoryStore:
         if self._account(user).disabled:
             return fail(ImError(Status.NOT_AUTHENTICATED))
         known = self._devices.setdefault(user, {}).setdefault(device, _Device())
+        if known.node not in ("", node):
+            self._end(Ended(user, device, known.number, Disconnect.TAKEN_OVER))
         self._sessions += 1
+        known.node = node
         known.number, known.label, known.last_login = self._sessions, label, int(self._clock() * 1000)
         if token:
             known.tokens[1:] = [(token, known.last_login)]
@@ -362,14 +369,16 @@ class MemoryStore:
         return succeed([Device(device, known.number, known.last_login, known.label) for device, known in mine])
 
     def remove_device(self, user: bytes, device: bytes) -> Deferred[bool]:
-        self._end(user, device)
-        return succeed(self._devices.get(user, {}).pop(device, None) is not None)
+        known = self._devices.get(user, {}).pop(device, None)
+        if known is not None:
+            self._end(Ended(user, device, self._sessions, Disconnect.KICKED))
+        return succeed(known is not None)
 
     def ended_since(self, mark: int) -> Deferred[tuple[int, Sequence[Ended]]]:
         return succeed((self._ended_before + len(self._ended), self._ended[max(mark - self._ended_before, 0) :]))
 
-    def _end(self, user: bytes, device: bytes) -> None:
-        self._ended.append(Ended(user, device, self._sessions))
+    def _end(self, ended: Ended) -> None:
+        self._ended.append(ended)
         if len(self._ended) > 2 * ENDED:
             del self._ended[:ENDED]
             self._ended_before += ENDED
@@ -410,7 +419,7 @@ class MemoryStore:
             known = known._replace(disabled=disabled)
         self._accounts[user] = known
         if password is not None or disabled:
-            self._end(user, b"")
+            self._end(Ended(user, b"", self._sessions, Disconnect.KICKED))
         return self.revoke_tokens(user).addCallback(lambda _: new)
 
     def list_accounts(self, after: bytes, limit: int) -> Deferred[Sequence[Account]]:
@@ -422,12 +431,12 @@ class MemoryStore:
             known = self._accounts[user] = Account(user, "", False, int(self._clock() * 1000))
         return known
 
-    def lease(self, node: str, boot: bytes, address: str, seconds: float) -> Deferred[Sequence[Lease]]:
+    def lease(self, node: str, boot: bytes, address: str, seconds: float, load: int = 0) -> Deferred[Sequence[Lease]]:
         now = self._clock()
         held = self._leases.get(node)
         if held is not None and held.boot != boot and held.expires > now:
             return fail(ImError(Status.NO_SUCH, f"another process is the node {node}"))
-        self._leases[node] = Lease(node, boot, address, now + seconds)
+        self._leases[node] = Lease(node, boot, address, now + seconds, load)
         return self.leases()
 
     def leases(self) -> Deferred[Sequence[Lease]]:

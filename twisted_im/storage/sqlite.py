@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from twisted_im.errors import ImError, Status
+from twisted_im.errors import Disconnect, ImError, Status
 from twisted_im.server.interfaces import (
     AHEAD,
     Account,
@@ -186,6 +186,8 @@ class SqliteStore:
                 self._log.begin()
                 for write in batch:
                     try:
+                        if write.call != self._lease:
+                            self._log.may_write(self._clock())
                         answers.append(write.call(*write.arguments))
                     except ImError as refusal:
                         answers.append(refusal)
@@ -385,7 +387,7 @@ class SqliteStore:
         return self._read(self._since, min(position, (HIGHEST >> COMMIT_BITS) - 1), limit)
 
     def _since(self, position: int, limit: int) -> tuple[int, list[Row]]:
-        (newest,) = self._reader.execute("SELECT position FROM store").fetchone()
+        newest = self._position()
         begin = position + 1 << COMMIT_BITS
         rows = self._rows("WHERE messages.id >= ? ORDER BY messages.id LIMIT ?", begin, limit + 1)
         if len(rows) > limit:  # whole commits only: without the one that the limit cuts, unless it is the first, which must then come whole
@@ -396,11 +398,18 @@ class SqliteStore:
         rows.sort(key=lambda row: (row.position, row.conversation, row.seq))
         return newest, rows
 
+    def position(self) -> Deferred[int]:
+        return self._read(self._position)
+
+    def _position(self) -> int:
+        (position,) = self._reader.execute("SELECT position FROM store").fetchone()
+        return int(position)
+
     def summary(self, user: bytes, device: bytes, since: int, after: int, limit: int, behind: bool) -> Deferred[Summary]:
         return self._read(self._summary, user, device, min(since, HIGHEST), min(after, HIGHEST), limit, behind)
 
     def _summary(self, user: bytes, device: bytes, since: int, after: int, limit: int, behind: bool) -> Summary:
-        (position,) = self._reader.execute("SELECT position FROM store").fetchone()
+        position = self._position()
         rows = self._reader.execute(
             """
             SELECT c.id, c.kind, c.head, c.floor, coalesce(cursors.seq, 0) AS cursor, me.delivered, me.read,
@@ -477,9 +486,9 @@ class SqliteStore:
     # ---- sessions and accounts
 
     def open_session(self, user: bytes, device: bytes, label: bytes, node: str, token: bytes = b"") -> Deferred[Opened]:
-        return self._write(self._open_session, user, device, label, token)
+        return self._write(self._open_session, user, device, label, node, token)
 
-    def _open_session(self, user: bytes, device: bytes, label: bytes, token: bytes) -> Opened:
+    def _open_session(self, user: bytes, device: bytes, label: bytes, node: str, token: bytes) -> Opened:
         known = self._writer.execute("SELECT id, disabled FROM users WHERE name = ? AND account", (user,)).fetchone()
         if known is None:
             self._make_accounts([user])
@@ -487,19 +496,24 @@ class SqliteStore:
         owner, disabled = known
         if disabled:
             raise ImError(Status.NOT_AUTHENTICATED)
+        elsewhere = self._writer.execute(
+            "SELECT session FROM devices WHERE user = ? AND device = ? AND node NOT IN ('', ?)", (owner, device, node)
+        ).fetchone()
+        if elsewhere is not None:
+            self._end(Ended(user, device, elsewhere[0], Disconnect.TAKEN_OVER))
         self._log.forget_device(user, device)
         self._log.sessions += 1
         now = self._now()
         self._writer.execute(
             """
-            INSERT INTO devices (user, device, session, label, last_login, token, token_time, next_token, next_token_time)
-            VALUES (:user, :device, :session, :label, :now, :token, :time, :token, :time)
-            ON CONFLICT DO UPDATE SET session = :session, label = :label, last_login = :now,
+            INSERT INTO devices (user, device, session, node, label, last_login, token, token_time, next_token, next_token_time)
+            VALUES (:user, :device, :session, :node, :label, :now, :token, :time, :token, :time)
+            ON CONFLICT DO UPDATE SET session = :session, node = :node, label = :label, last_login = :now,
                 token = iif(:token = x'' OR next_token != x'', token, :token),
                 token_time = iif(:token = x'' OR next_token != x'', token_time, :time),
                 next_token = iif(:token = x'', next_token, :token), next_token_time = iif(:token = x'', next_token_time, :time)
             """,
-            {"user": owner, "device": device, "session": self._log.sessions, "label": label, "now": now, "token": token,
+            {"user": owner, "device": device, "session": self._log.sessions, "node": node, "label": label, "now": now, "token": token,
              "time": now if token else 0},
         )  # fmt: skip
         return Opened(self._log.sessions, self.epoch, self.horizon)
@@ -552,18 +566,19 @@ class SqliteStore:
         self._log.forget_device(user, device)
         self._writer.execute("DELETE FROM cursors WHERE device = ?", found)
         self._writer.execute("DELETE FROM devices WHERE id = ?", found)
-        self._end(user, device)
+        self._end(Ended(user, device, self._log.sessions, Disconnect.KICKED))
         return True
 
-    def _end(self, user: bytes, device: bytes) -> None:
-        self._writer.execute("INSERT INTO ended (user, device, session) VALUES (?, ?, ?)", (user, device, self._log.sessions))
+    def _end(self, ended: Ended) -> None:
+        self._writer.execute("INSERT INTO ended (user, device, session, code) VALUES (?, ?, ?, ?)", ended)
 
     def ended_since(self, mark: int) -> Deferred[tuple[int, Sequence[Ended]]]:
         return self._read(self._ended_since, mark)
 
     def _ended_since(self, mark: int) -> tuple[int, list[Ended]]:
-        found = self._reader.execute("SELECT user, device, session, id FROM ended WHERE id > ? ORDER BY id", (mark,)).fetchall()
-        return (found[-1][3] if found else mark), [Ended(*row[:3]) for row in found]
+        found = self._reader.execute("SELECT id, user, device, session, code FROM ended WHERE id > ? ORDER BY id", (mark,)).fetchall()
+        ended = [Ended(user, device, number, Disconnect(code)) for _, user, device, number, code in found]
+        return (found[-1][0] if found else mark), ended
 
     def accounts(self, users: Sequence[bytes], create: bool) -> Deferred[set[bytes]]:
         return self._write(self._make_accounts, users) if create else self._read(self._existing, self._reader, users)
@@ -599,7 +614,7 @@ class SqliteStore:
         )
         self._revoke_tokens(user)
         if password is not None or disabled:
-            self._end(user, b"")
+            self._end(Ended(user, b"", self._log.sessions, Disconnect.KICKED))
         return new
 
     def list_accounts(self, after: bytes, limit: int) -> Deferred[Sequence[Account]]:
@@ -612,17 +627,20 @@ class SqliteStore:
 
     # ---- nodes
 
-    def lease(self, node: str, boot: bytes, address: str, seconds: float) -> Deferred[Sequence[Lease]]:
-        return self._write(self._lease, node, boot, address, seconds)
+    def lease(self, node: str, boot: bytes, address: str, seconds: float, load: int = 0) -> Deferred[Sequence[Lease]]:
+        return self._write(self._lease, node, boot, address, seconds, load)
 
-    def _lease(self, node: str, boot: bytes, address: str, seconds: float) -> list[Lease]:
+    def _lease(self, node: str, boot: bytes, address: str, seconds: float, load: int) -> list[Lease]:
         now = self._clock()
         held = self._writer.execute("SELECT boot, expires FROM leases WHERE node = ?", (node,)).fetchone()
         if held is not None and held[0] != boot and held[1] > now:
             raise ImError(Status.NO_SUCH, f"another process is the node {node}")
-        self._writer.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)", (node, boot, address, now + seconds))
+        self._writer.execute(
+            "INSERT OR REPLACE INTO leases (node, boot, address, expires, load) VALUES (?, ?, ?, ?, ?)",
+            (node, boot, address, now + seconds, load),
+        )
         if seconds:
-            self._log.tenant = node, boot
+            self._log.tenant, self._log.lease_ends = (node, boot), now + seconds
         elif self._log.tenant == (node, boot):
             self._log.tenant = None
         return self._leases(self._writer)
@@ -631,5 +649,6 @@ class SqliteStore:
         return self._read(self._leases, self._reader)
 
     def _leases(self, connection: sqlite3.Connection) -> list[Lease]:
-        found = connection.execute("SELECT node, boot, address, expires FROM leases WHERE expires > ? ORDER BY node", (self._clock(),))
+        find = "SELECT node, boot, address, expires, load FROM leases WHERE expires > ? ORDER BY node"
+        found = connection.execute(find, (self._clock(),))
         return [Lease(*row) for row in found]

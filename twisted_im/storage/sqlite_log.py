@@ -81,6 +81,7 @@ class Log:
         self.position = self.sessions = 0
         self._saved = (0, 0)
         self.tenant: tuple[str, bytes] | None = None  #: whose lease, and of which boot, must be in the file, or nothing is written
+        self.lease_ends = 0.0  #: seconds by the store's clock
         self._users: dict[bytes, int | None] = {}
         self._directs: dict[tuple[bytes, bytes], Conversation] = {}
         self._conversations: dict[int, Conversation | None] = {}
@@ -101,9 +102,15 @@ class Log:
             self._saved = self._db.execute("SELECT position, sessions FROM store").fetchone()
             self.position, self.sessions = self._saved
             if self.tenant is not None:
-                held = self._db.execute("SELECT boot FROM leases WHERE node = ?", self.tenant[:1]).fetchone()
-                if held != self.tenant[1:]:
+                held = self._db.execute("SELECT boot, expires FROM leases WHERE node = ?", self.tenant[:1]).fetchone()
+                if held is None or held[0] != self.tenant[1]:
                     raise StoreError(f"another process has become the node {self.tenant[0]!r}")
+                self.lease_ends = held[1]
+
+    def may_write(self, now: float) -> None:
+        """Refuses what is to be written after the lease has ended that was taken here, if one was."""
+        if self.tenant is not None and self.lease_ends <= now:
+            raise ImError(Status.UNAVAILABLE, "this node's lease has ended, and is to be renewed first", retry_after=1000)
 
     def end(self) -> None:
         """Commits."""

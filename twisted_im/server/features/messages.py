@@ -22,13 +22,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from twisted_im.core.connection import State
 from twisted_im.errors import Disconnect, ImError, RemoteProtocolError, Status
-from twisted_im.server.interfaces import AHEAD, Append, Cursor, Envelope, Members, Moved, Stored
+from twisted_im.server.interfaces import AHEAD, Append, Cursor, Envelope, Members, Moved, Row, Stored
 from twisted_im.server.ledger import Origin
-from twisted_im.server.names import checked_name
+from twisted_im.server.names import checked_name, uid_of
 from twisted_im.server.node import Node
 from twisted_im.server.sessions import Session
 from twisted_im.wire.codec import CODECS, flat, notify, refusal, tag
@@ -55,11 +55,12 @@ class Audience:
 
     Attributes:
         users: who gets a message.
+        fixed: they never change.
         first: the first member of a direct conversation.
         told_by_first, told_by_second: who gets the delivered receipt of one of the two: the other.
     """
 
-    __slots__ = ("first", "told_by_first", "told_by_second", "users", "version")
+    __slots__ = ("first", "fixed", "told_by_first", "told_by_second", "users", "version")
 
     def __init__(self, version: int, kind: int, users: tuple[bytes, ...]) -> None:
         self.version = version
@@ -67,7 +68,8 @@ class Audience:
         self.first = users[0] if users else b""
         self.told_by_first: tuple[bytes, ...] = ()
         self.told_by_second: tuple[bytes, ...] = ()
-        if kind == ConversationKind.DIRECT:
+        self.fixed = kind == ConversationKind.DIRECT
+        if self.fixed:
             self.told_by_first, self.told_by_second = users[-1:], users[:1]
 
     def told(self, user: bytes, kind: int) -> tuple[bytes, ...]:
@@ -94,6 +96,9 @@ class Messages:
         node.turn.openings.append(self._renew_bounds)
         node.ledger.on_messages = self.committed
         node.ledger.on_cursors = self.cursors_committed
+        self._doubts = node.doubts
+        self._own: set[tuple[int, int]] = set()  # places of what was accepted here while a peer is doubted: it has been pushed
+        node.doubts.push = self.push
         node.register(Kind.REQUEST, Command.MESSAGE, self.message)
         node.register(Kind.REQUEST, Command.RECEIPT, self.receipt)
 
@@ -197,6 +202,10 @@ class Messages:
         counters.accepted += len(envelopes) + len(late)
         counters.duplicates += duplicates
         counters.errors += refused
+        if self._doubts.open:
+            self._own.update(result[:2] for result in results if type(result) is tuple and not result[4])
+        elif self._own:
+            self._own.clear()
         if not self._node.turn.ending:
             self._node.turn.book()
         counters.delivered += self._node.router.route(envelopes)
@@ -219,6 +228,28 @@ class Messages:
 
         asked: Deferred[dict[int, Members]] = self._node.store.members(sorted(conversations))
         return asked.addCallback(learnt)
+
+    def push(self, rows: Sequence[Row]) -> Deferred[None]:
+        """Packet 3 for rows of the log that another node has accepted, and that may not have come from it. Groups' members are read anew:
+        this node may not have been told that they have changed."""
+        places = [(row.conversation, row.seq) for row in rows]
+        rows = [row for row, place in zip(rows, places, strict=True) if place not in self._own]
+        self._own.difference_update(places)
+        if len(self._own) > self.CACHED:
+            self._own.clear()
+        conversations = dict.fromkeys(row.conversation for row in rows)
+        audiences = {number: known for number in conversations if (known := self._audiences.get(number)) is not None and known.fixed}
+
+        def learnt(_: object) -> None:
+            audiences.update((number, self._audiences[number]) for number in conversations if number in self._audiences)
+            here = self._node.sessions.by_user
+            reached = {number for number, audience in audiences.items() if any(user in here for user in audience.users)}
+            self._counters.delivered += self._node.deliver_local(
+                [(_pushed(row), audiences[row.conversation].users, None) for row in rows if row.conversation in reached]
+            )
+
+        unknown = set(conversations) - set(audiences)
+        return (self._learn(unknown) if unknown else succeed(None)).addCallback(learnt)
 
     # ---- packet 4
 
@@ -294,3 +325,13 @@ class Messages:
                 for conversation, seq, kind, session in late
             ]
         )
+
+
+def _pushed(row: Row) -> bytes:
+    """The notify of a row, as `Messages.committed` packs it without the call."""
+    uid = uid_of(row.sender)
+    size = len(uid)
+    fields = (
+        0, row.conversation, row.seq, row.time, row.device, row.client_id, row.row_type, row.content_type, row.life, size,
+    )  # fmt: skip
+    return _pack_notify(_NOTIFY_SIZE + size + len(row.content), _NOTIFY, *fields) + uid + row.content
