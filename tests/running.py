@@ -104,10 +104,11 @@ class Authority:
         """What a client of Twisted trusts."""
         return trustRootFromCertificates([Certificate.loadPEM(self.pem.read_bytes())])
 
-    def pair(self, path: Path, *names: str, client: bool = False, life: timedelta = LEAF_LIFE) -> Path:
+    def pair(self, path: Path, *names: str, client: bool = False, node: bool = False, life: timedelta = LEAF_LIFE) -> Path:
         """Puts a key and a certificate for these names into a file, which changes from one moment to the next."""
-        purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
-        made, key = make_leaf(self._signer, names[0], [server_name(name) for name in names], purpose, life=life)
+        uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        purposes = uses if node else uses[1:] if client else uses[:1]
+        made, key = make_leaf(self._signer, names[0], [server_name(name) for name in names], purposes, life=life)
         path.with_suffix(".new").write_bytes(as_pem(key) + as_pem(made))
         return path.with_suffix(".new").rename(path)
 

@@ -71,6 +71,7 @@ class Disconnect(IntEnum):
     SHUTTING_DOWN = 17
     STORE_FAILED = 18
     INTERNAL = 19
+    LINK_REFUSED = 20
 
 
 #: code → (should the client come back by itself?, meaning)
@@ -94,6 +95,7 @@ DISCONNECT_HELP: dict[Disconnect, tuple[bool, str]] = {
     Disconnect.SHUTTING_DOWN: (True, "the server is going down, or being replaced"),
     Disconnect.STORE_FAILED: (True, "the store failed; what was not accepted is to be sent again"),
     Disconnect.INTERNAL: (True, "the server met a fault of its own; its log has it"),
+    Disconnect.LINK_REFUSED: (False, "between nodes only: this one may not link here, or not any more; the reason says why"),
 }
 
 

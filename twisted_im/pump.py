@@ -34,7 +34,7 @@ from twisted_im.counters import Counters
 from twisted_im.errors import Disconnect, ImError, RemoteProtocolError
 from twisted_im.wire.codec import CODECS, notify, reason_bytes, refusal, request, response
 from twisted_im.wire.framing import Frame
-from twisted_im.wire.schema import Command, Kind
+from twisted_im.wire.schema import Command, Kind, Role
 
 log = Logger()
 
@@ -44,7 +44,7 @@ Handler = Callable[[Any, Frame], Deferred[Any] | None]
 
 
 class Owner(Protocol):
-    """Who is told of a pump's life: a node, or a client."""
+    """Who is told of a pump's life: a node, a client, or a link."""
 
     def pump_made(self, pump: Pump) -> None:
         """The connection is there; sets `commands` and `context`."""
@@ -225,11 +225,11 @@ class Pump:
         "counters", "look_due", "out", "owner", "room", "transport", "turn",
     )  # fmt: skip
 
-    def __init__(self, owner: Owner, turn: Turn, limits: Limits, *, accepting: bool) -> None:
+    def __init__(self, owner: Owner, turn: Turn, limits: Limits, *, accepting: bool, role: Role = Role.CLIENT) -> None:
         self.owner = owner
         self.turn = turn
         self.counters = turn.counters
-        self.connection = Connection(limits, turn.now(), accepting=accepting)
+        self.connection = Connection(limits, turn.now(), accepting=accepting, role=role)
         self.commands: dict[int, Handler] = {}
         self.context: Any = self
         self.out: list[bytes] = []

@@ -35,7 +35,7 @@ from twisted_im.wire.schema import FRAMES, HEADER_SIZE, Command, Header, Kind, b
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 VECTORS = json.loads((DOCS / "vectors.json").read_text(encoding="utf-8"))
-IN_ORDER = {vector["name"]: vector for vector in VECTORS["frames"] + VECTORS["errors"]}
+IN_ORDER = {vector["name"]: vector for vector in VECTORS["frames"] + VECTORS["links"] + VECTORS["errors"]}
 
 
 def run(*words: str) -> int:
@@ -143,9 +143,11 @@ def test_vector_reads_and_writes_alike(name: str) -> None:
 
 def test_every_frame_and_every_error_has_a_vector() -> None:
     """If this fails, part of the protocol can only be tried against a server."""
-    assert {(v["kind"], v["command"]) for v in VECTORS["frames"]} == set(FRAMES)
+    assert {(v["kind"], v["command"]) for v in VECTORS["frames"] + VECTORS["links"]} == set(FRAMES)
+    assert {v["command"] for v in VECTORS["links"]} == set(schema.LINKS) & set(Command), "clients need none of these"
+    assert not {v["command"] for v in VECTORS["frames"]} & set(schema.LINKS)
     assert {v["status"] for v in VECTORS["errors"]} == set(Status) - {Status.OK}
-    assert len(IN_ORDER) == len(VECTORS["frames"]) + len(VECTORS["errors"])
+    assert len(IN_ORDER) == len(VECTORS["frames"]) + len(VECTORS["links"]) + len(VECTORS["errors"])
     rows = [row for v in VECTORS["frames"] for field in v["body"].values() if isinstance(field, list) for row in [len(field)]]
     assert {0, 2} <= set(rows)
 

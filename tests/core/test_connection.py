@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twisted_im.core.connection import BEFORE_OPEN, TRANSITIONS, Connection, Due, Event, Limits, State
+from twisted_im.core.connection import BEFORE_OPEN, LINK_BEFORE_OPEN, TRANSITIONS, Connection, Due, Event, Limits, State
 from twisted_im.errors import Disconnect, RemoteProtocolError
 from twisted_im.wire.codec import CODECS, notify, request, tag
-from twisted_im.wire.schema import FRAMES, VERSION, Command, Kind
+from twisted_im.wire.schema import FRAMES, VERSION, Command, Kind, Role
 
 BORN = 1000.0
 
@@ -409,3 +409,44 @@ def test_due_exactly_from_the_deadline_on(accepting: bool, history: list[tuple[S
             speaks(connection, now)
         if step is not None:
             step(connection, now)
+
+
+# ---- links
+
+
+@pytest.mark.parametrize("role", [Role.PEER, Role.ROUTE])
+def test_a_link_knows_no_login_and_a_client_no_link(role: Role) -> None:
+    """If this fails, a client gets in among the nodes by the port for links, or a node's command is taken from a stranger."""
+    known = {tag(*key): key[1] for key in FRAMES}
+    for state in (State.START, State.GREETED, State.LOGIN):
+        link, client = Connection(Limits(), BORN, accepting=True, role=role), made(state)
+        for event in WAYS[state]:
+            link.advance(event, BORN)
+        taken = {known[word] for word in known if link.may_come(word)}
+        assert taken == {known[word] for word in LINK_BEFORE_OPEN[state]}
+        assert not taken & {Command.LOGIN, Command.ATTACH, Command.FORWARD}
+        assert not {known[word] for word in known if client.may_come(word)} & {Command.LINK, Command.PROOF}
+
+
+@pytest.mark.parametrize("accepting", [False, True])
+def test_a_link_asks_each_beat_and_believes_only_answers(accepting: bool) -> None:
+    """If this fails, a dead peer is not noticed in time, or bytes that were long on their way pass for a sign of life."""
+    link = Connection(Limits(heartbeat=1, min_heartbeat=1), BORN, accepting=accepting, role=Role.PEER)
+    for event in WAYS[State.OPEN]:
+        link.advance(event, BORN)
+    link.heartbeat = 1.0
+    for beat in range(1, 4):  # whatever else is sent and received
+        now = BORN + beat
+        link.receive(b"", now - 0.5)
+        link.sent = now - 0.1
+        assert link.check(now - 0.01) is None
+        assert link.check(now) is Due.PING
+    assert link.confirmed == BORN
+    link.receive(b"", BORN + 3.5)
+    for beat in (1, 2):
+        link.ponged()
+        assert link.confirmed == BORN + beat, "the answers come in the order of the questions"
+    assert link.check(BORN + 4) is Due.PING
+    assert link.check(BORN + 5) is Due.PING
+    assert link.check(BORN + 6) is Due.PING
+    assert link.check(BORN + 6.5) is Disconnect.HEARTBEAT_TIMEOUT

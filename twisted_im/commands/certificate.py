@@ -6,6 +6,7 @@ Strategy: one folder holds everything, and nothing in it is replaced unasked:
     authority.key            signs; stays where it is
     servers/NAME.pem         key and certificate of a server, as `--listen=tls:` takes them
     clients/NAME.pem         the same of a client
+    nodes/NAME.pem           the same of a node of a cluster, for its links to the others
 
 Keys are of the curve P-256, which every client takes. Certificates follow RFC 5280, and what browsers ask of servers (CA/Browser Forum:
 397 days).
@@ -19,6 +20,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ EXAMPLES = """Examples:
   python -m twisted_im certificate server pki localhost 127.0.0.1
   python -m twisted_im certificate server pki im.example.org '*.im.example.org'
   python -m twisted_im certificate client pki alice
+  python -m twisted_im certificate node pki im-1
   python -m twisted_im certificate show pki/servers/localhost.pem
 Each prints the commands that use what it has made."""
 
@@ -52,7 +55,7 @@ PORT = 7778
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    kinds = parser.add_subparsers(dest="kind", metavar="authority|server|client|show", required=True)
+    kinds = parser.add_subparsers(dest="kind", metavar="authority|server|client|node|show", required=True)
     folder = argparse.ArgumentParser(add_help=False)
     folder.add_argument("folder", metavar="DIR", type=Path, help="the authority's folder")
     folder.add_argument("--force", action="store_true", help="replace what is there")
@@ -65,6 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     client = kinds.add_parser("client", parents=[folder], help="make a client's key and certificate, for servers that ask for one")
     client.add_argument("name", metavar="NAME", help="the client's name: letters, digits, dots and dashes, or a mail address")
     client.set_defaults(make=client_pair)
+    node = kinds.add_parser("node", parents=[folder], help="make a node's key and certificate, for its links to other nodes")
+    node.add_argument("name", metavar="NAME", help="the node's name, as its --name has it: letters, digits, dots and dashes")
+    node.set_defaults(make=node_pair)
     show = kinds.add_parser("show", help="say who the certificates of a file or a folder are for, and until when")
     show.add_argument("path", metavar="FILE", type=Path)
     show.set_defaults(make=show_path)
@@ -102,7 +108,7 @@ def server_pair(arguments: argparse.Namespace) -> list[str]:
     folder: Path = arguments.folder
     names = [server_name(name) for name in arguments.names]
     path = folder / "servers" / f"{_file_name(names[0].value)}.pem"
-    pair = _made(path, folder, str(names[0].value), names, ExtendedKeyUsageOID.SERVER_AUTH, arguments.force)
+    pair = _made(path, folder, str(names[0].value), names, [ExtendedKeyUsageOID.SERVER_AUTH], arguments.force)
     local = all(_is_local(name.value) for name in names)
     first = next((str(name.value) for name in names if not str(name.value).startswith("*")), f"im{str(names[0].value)[1:]}")
     return [
@@ -118,7 +124,7 @@ def client_pair(arguments: argparse.Namespace) -> list[str]:
     folder: Path = arguments.folder
     name = client_name(arguments.name)
     path = folder / "clients" / f"{_file_name(name.value)}.pem"
-    pair = _made(path, folder, name.value, [name], ExtendedKeyUsageOID.CLIENT_AUTH, arguments.force)
+    pair = _made(path, folder, name.value, [name], [ExtendedKeyUsageOID.CLIENT_AUTH], arguments.force)
     servers = sources(folder / "servers") if (folder / "servers").is_dir() else []
     if not servers:
         return [_made_line(path, pair), f"next: python -m twisted_im certificate server {shlex.quote(str(folder))} localhost 127.0.0.1"]
@@ -131,6 +137,18 @@ def client_pair(arguments: argparse.Namespace) -> list[str]:
         f"start: {_start(server, authority=folder / 'authority.pem', local=local)}",
         f"talk:  {_chat(name.value, host, folder, certificate=path, local=local)}",
     ]
+
+
+def node_pair(arguments: argparse.Namespace) -> list[str]:
+    """Makes a node's certificate: it is for both ends of a link."""
+    folder: Path = arguments.folder
+    name = server_name(arguments.name)
+    if not isinstance(name, x509.DNSName) or "*" in name.value:
+        raise ValueError(f"{arguments.name!r} cannot be a node's name: it takes letters, digits, dots and dashes")
+    path = folder / "nodes" / f"{_file_name(name.value)}.pem"
+    purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    pair = _made(path, folder, name.value, [name], purposes, arguments.force)
+    return [_made_line(path, pair), "Only nodes should have certificates of the authority by which nodes know each other."]
 
 
 def show_path(arguments: argparse.Namespace) -> list[str]:
@@ -186,16 +204,16 @@ def make_leaf(
     signer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey],
     subject: str,
     names: list[Any],
-    purpose: x509.ObjectIdentifier,
+    purposes: Sequence[x509.ObjectIdentifier],
     *,
     life: timedelta = LEAF_LIFE,
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """A server's or a client's certificate, and its key.
+    """A server's, a client's or a node's certificate, and its key.
 
     Args:
         signer: the authority (see `make_authority`).
         names: `x509.GeneralName`s.
-        purpose: of `ExtendedKeyUsageOID`.
+        purposes: of `ExtendedKeyUsageOID`: a server, a client; both for a node, whose links have it at either end.
         life: from five minutes ago; it does not outlive the authority.
     """
     above, signing = signer
@@ -206,7 +224,7 @@ def make_leaf(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(digital_signature=True), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
     )
     return builder.sign(signing, hashes.SHA256()), key
@@ -280,7 +298,9 @@ def _usage(**said: bool) -> x509.KeyUsage:
 # ---- files
 
 
-def _made(path: Path, folder: Path, subject: str, names: list[Any], purpose: x509.ObjectIdentifier, force: bool) -> x509.Certificate:
+def _made(
+    path: Path, folder: Path, subject: str, names: list[Any], purposes: list[x509.ObjectIdentifier], force: bool
+) -> x509.Certificate:
     """Makes a pair and writes it."""
     if not (folder / "authority.key").exists():
         raise ValueError(f"there is no authority in {folder}: python -m twisted_im certificate authority {shlex.quote(str(folder))}")
@@ -288,7 +308,7 @@ def _made(path: Path, folder: Path, subject: str, names: list[Any], purpose: x50
     if above.until <= datetime.now(UTC):
         raise ValueError(f"{above.path} has expired: make another authority, with --force")
     _none_there(force, path)
-    certificate, key = make_leaf((above.chain[0], above.key), subject, names, purpose)
+    certificate, key = make_leaf((above.chain[0], above.key), subject, names, purposes)
     _write(path, as_pem(key) + as_pem(certificate))
     return certificate
 

@@ -74,7 +74,7 @@ def throwaway_certificate(folder: Path) -> Path:
     """A key, a certificate for this machine and the authority that signed it, in one PEM file; nothing else can be signed by that."""
     signer = make_authority()
     names = [server_name(name) for name in ("localhost", "127.0.0.1", "::1")]
-    certificate, key = make_leaf(signer, "localhost", list(names), ExtendedKeyUsageOID.SERVER_AUTH)
+    certificate, key = make_leaf(signer, "localhost", list(names), [ExtendedKeyUsageOID.SERVER_AUTH])
     path = folder / "throwaway.pem"
     path.touch(mode=0o600)
     path.write_bytes(b"".join(map(as_pem, (key, certificate, signer[0]))))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from enum import IntEnum
 from string import Template
@@ -22,23 +22,24 @@ from construct import Bytes, FormatField, GreedyRange, Rebuild
 from twisted_im.commands import pages
 from twisted_im.commands import protocol_text as text
 from twisted_im.commands.pages import table
-from twisted_im.commands.protocol_vectors import IN_ORDER, REFUSED, STORY, Example, errors
-from twisted_im.core.connection import BEFORE_OPEN, TRANSITIONS, Event, Limits, State
+from twisted_im.commands.protocol_vectors import BETWEEN_NODES, IN_ORDER, REFUSED, STORY, Example, errors
+from twisted_im.core.connection import BEFORE_OPEN, LINK_SILENCE, TRANSITIONS, Event, Limits, State
 from twisted_im.errors import DISCONNECT_HELP, STATUS_HELP, Disconnect, Status
+from twisted_im.routing.link import CLOCKS_APART, LINK_BEAT, LINK_WINDOW
 from twisted_im.server import interfaces
 from twisted_im.server.access import MAX_REFUSALS, RESUME_SIZE
 from twisted_im.server.features import signals
 from twisted_im.server.node import RESUME_LIFE
 from twisted_im.wire import schema
 from twisted_im.wire.codec import CODECS, ERROR, Codec, tag
-from twisted_im.wire.schema import FRAMES, HEADER_SIZE, VERSION, Command, Header, Kind, bare
+from twisted_im.wire.schema import FRAMES, HEADER_SIZE, LINKS, VERSION, Command, Header, Kind, bare
 
 EXAMPLES = """Examples:
   python -m twisted_im protocol
   python -m twisted_im protocol --check"""
 
 _TYPES = {"B": "u8", "H": "u16", "L": "u32", "Q": "u64"}
-_DIRECTIONS = {"client": "client → server", "server": "server → client", "both": "either side"}
+_DIRECTIONS = {"client": "client → server", "server": "server → client", "both": "either side", "node": "node → node"}
 
 
 # ---- the command
@@ -92,10 +93,10 @@ def _row_table(declaration: Any) -> str:
     return "Each row, behind its size:\n\n" + byte_table(last.subcon.subcon)
 
 
-def frame_by_frame() -> str:
-    """Every command with its frames."""
+def frame_by_frame(commands: Iterable[Command]) -> str:
+    """Each command with its frames."""
     parts = []
-    for command in Command:
+    for command in commands:
         parts.append(f"### {command.name} {_command(command)}")
         for kind in Kind:
             if (kind, command) not in FRAMES:
@@ -215,6 +216,11 @@ def specification() -> str:
         "refusals": str(MAX_REFUSALS),
         "resume_size": str(RESUME_SIZE),
         "resume_days": f"{RESUME_LIFE / 86400:g}",
+        "link_beat": str(LINK_BEAT),
+        "link_silence": str(LINK_BEAT * LINK_SILENCE),
+        "link_window": str(LINK_WINDOW),
+        "link_clocks": f"{CLOCKS_APART:g}",
+        "link_version": str(schema.LINK_VERSION),
         "ahead": str(interfaces.AHEAD),
         "signal_content": str(signals.MAX_CONTENT),
         "signal_lifetime": str(signals.MAX_LIFETIME),
@@ -233,7 +239,8 @@ def specification() -> str:
             ("default", "of", "what", "beyond it"),
             [(numbers[field.name], *text.LIMITS[field.name]) for field in fields(Limits)],
         ),
-        "frames": frame_by_frame(),
+        "frames": frame_by_frame(command for command in Command if command not in LINKS),
+        "link_frames": frame_by_frame(command for command in Command if command in LINKS),
         "enums": enums(),
         "status_table": table(
             ("code", "name", "again?", "meaning", "what to do"),
@@ -269,6 +276,7 @@ def vectors() -> str:
     found = {
         "protocol": VERSION,
         "frames": [_vector(e.name, e.about, e.frame, FRAMES[e.kind, e.command][0], CODECS[e.kind, e.command]) for e in IN_ORDER],
+        "links": [_vector(e.name, e.about, e.frame, FRAMES[e.kind, e.command][0], CODECS[e.kind, e.command]) for e in BETWEEN_NODES],
         "errors": [_vector(name, STATUS_HELP[status][1], frame, schema.Error, ERROR) for name, status, frame in errors()],
         "refused": [
             {"name": r.name, "about": r.about, "state": r.state.value, "hex": r.data.hex(), "answer": _answer(r.answer)} for r in REFUSED

@@ -36,11 +36,15 @@ FORMAT_LIMITS = {
     "MAX_AGENT": "a client's name in its hello; a longer one ends the connection: `MALFORMED`",
     "MAX_REASON": "a reason in an error or a disconnect",
     "MAX_ROWS": "rows in one sync or history answer, not bytes",
+    "MAX_NODE": "a node's name, on links",
     "CONTENT_ROOM": "a message's content is at most the agreed largest body less this, so that it also fits into a history answer",
 }
 
 #: what each value means, by enumeration: (heading, meanings)
 ENUMS = {
+    "Role": ("Roles of connections", {
+        "CLIENT": "a client's; no frame names it", "PEER": "a link to a node", "ROUTE": "a link to a route server",
+    }),
     "LoginMethod": ("Login methods", {
         "PASSWORD": "the secret is the user's password, in UTF-8",
         "TOKEN": "the secret is a token that something else has issued",
@@ -92,6 +96,10 @@ ANSWERS = {
     "SYNC": "",
     "HISTORY": "Errors: `NO_SUCH`.",
     "SIGNAL": "Errors: `NO_SUCH`, `TOO_LARGE`, `BAD_VALUE` (a conversation and a target at once, or neither).",
+    "LINK": "",
+    "PROOF": "",
+    "ATTACH": "",
+    "NODES": "",
 }
 
 #: (what comes, what answers it)
@@ -525,6 +533,30 @@ Offsets are within the body. The arrow says who may send the frame. Any request 
 
 $frames
 
+## Between nodes
+
+*Clients never speak this:* on a client's port these commands are unknown, and on a port for links there are no others. It stands here
+because it travels in the same frames, and for whoever looks at what passes between the servers of a cluster.
+
+A link is a connection between two nodes, or a node and a route server. The side that connected says HELLO like a client; both then
+keep to the answer. LINK and PROOF stand where a client has LOGIN. After that, both sides are alike.
+
+- **Who may link.** Over TLS (1.3) both show certificates of the cluster's authority, and each looks whether the other's is for the
+  name that it gives itself, and for both ends of a connection (server and client). On one machine, over loopback or a Unix
+  socket, a shared secret stands in for that: each side proves that it knows it, the side that was connected to first. A proof is
+  HMAC-SHA256, by the secret, over one byte (0 by the side that connected, 1 by the other) and the bodies of the LINK request and of the
+  LINK response, the latter with an empty proof. Over TLS the secret is empty.
+- **Who may not.** The end is `LINK_REFUSED`, with the reason: a cluster protocol other than version $link_version, a clock that is more than
+  $link_clocks s away, a wrong proof or certificate, a name of one's own, or one for which a newer run of that node has linked since. A
+  second link of the same two ends the first.
+- **Heartbeat**: each side pings every $link_beat s, whatever else it sends: an answer is the only proof that the other side was still there
+  when it was asked. $link_silence s of silence are the end.
+- **Window**: each side has at most $link_window notifies unacknowledged, and acknowledges those of the other with WINDOW.
+  Nothing waits for room: whoever has none cuts the link, and the other side reads the log, as it does whenever it does not hear a node.
+- Any body of another shape, and any command that is not one of these, PING, WINDOW or DISCONNECT, ends the link.
+
+$link_frames
+
 ## Enumerations
 
 Values that are not listed are refused with `BAD_VALUE` or `UNSUPPORTED` when a client sends them. A client that meets one passes
@@ -576,6 +608,7 @@ $story
 - `frames`: each has `name`, `about`, `kind`, `command`, `request_id`, `flags`, `status`, `body` (field values by name, sizes left
   out) and `hex`, the whole frame. Numbers of 64 bits are strings of decimal digits; byte strings are hex; rows are lists of
   objects. A reader must get the values from the hex; a writer must get the hex from the values.
+- `links`: the same, of what passes [between nodes](#between-nodes); a client needs none of it.
 - `errors`: the same, of responses with an error.
 - `refused`: bytes that are not in order: `state` is the connection's when they come (open as alice, who has one device and no
   conversation), `hex` the bytes, and `answer` what a server does that has the defaults, and one account: alice, with the password of

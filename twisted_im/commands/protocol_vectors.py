@@ -19,6 +19,7 @@ from twisted_im.wire.schema import (
     MAX_TENANT,
     MAX_U64,
     MAX_UID,
+    PROOF_SIZE,
     STRANGER_MAX_BODY,
     Command,
     ContentType,
@@ -28,6 +29,7 @@ from twisted_im.wire.schema import (
     Kind,
     LoginMethod,
     ReceiptType,
+    Role,
     RowType,
     SignalType,
     SyncScope,
@@ -186,6 +188,29 @@ OTHERS = [
 
 IN_ORDER = STORY + OTHERS
 
+BOOT = b"\xb1" * 16
+WHO = {"version": 1, "role": Role.PEER, "boot": BOOT, "time": TIME, "nonce": b"\x0a" * 16, "name": b"im-1"}
+ATTACHED = {"device": BOBS_PHONE, "session": 7, "user": b"\0bob"}
+
+#: Clients never send these, and never get them. The proofs are made up; real ones are of the secret.
+BETWEEN_NODES = [
+    Example("link-request", "a node that has connected", REQUEST, Command.LINK, 2, WHO),
+    Example("link-response", "a route server, which proves itself", RESPONSE, Command.LINK, 2,
+            WHO | {"role": Role.ROUTE, "name": b"route-1", "nonce": b"\x0b" * 16, "proof": b"\x0c" * PROOF_SIZE}),
+    Example("proof-request", "so does the node", REQUEST, Command.PROOF, 3, {"proof": b"\x0d" * PROOF_SIZE}),
+    Example("proof-response", "the link is up", RESPONSE, Command.PROOF, 3, {}),
+    Example("attach-request", "all that are there: one session", REQUEST, Command.ATTACH, 4, {"whole": 1, "sessions": [ATTACHED]}),
+    Example("attach-response", "so noted", RESPONSE, Command.ATTACH, 4, {}),
+    Example("detach-notify", "it has gone", NOTIFY, Command.DETACH, 0, {"sessions": [ATTACHED]}),
+    Example("forward-notify", "a message notify for two users", NOTIFY, Command.FORWARD, 0, {"envelopes": [
+        {"users": 2, "envelope": b"\0\4\0bob\0\6\0carol" + next(e.frame for e in STORY if e.name == "message-notify")},
+    ]}),
+    Example("nodes-request", "two nodes, one of them silent for a while", REQUEST, Command.NODES, 5, {"nodes": [
+        {"boot": BOOT, "silence": 350, "name": b"im-1"}, {"boot": b"\xb2" * 16, "silence": 2900, "name": b"im-2"},
+    ]}),
+    Example("nodes-response", "so noted", RESPONSE, Command.NODES, 5, {}),
+]  # fmt: skip
+
 
 def errors() -> list[tuple[str, Status, bytes]]:
     """(name, status, frame) of an error response for each status."""
@@ -230,6 +255,10 @@ REFUSED = [
     Refused("request-before-login", "a message by a stranger", _GREETED, _request(Command.MESSAGE, MESSAGE), Disconnect.UNEXPECTED),
     Refused("hello-twice", "a second hello", _GREETED, _request(Command.HELLO, HELLO), Disconnect.UNEXPECTED),
     Refused("unknown-before-login", "an unknown command by a stranger", _GREETED, frame(REQUEST, 0x7F01, b"?", 21), Disconnect.UNEXPECTED),
+    Refused("link-before-login", "a node that has taken a client's port for one of its own", _GREETED,
+            frame(REQUEST, Command.LINK, CODECS[REQUEST, Command.LINK].write(**WHO), 21), Disconnect.UNEXPECTED),
+    Refused("link-by-a-client", "a command of nodes on a client's connection", _OPEN,
+            frame(REQUEST, Command.LINK, CODECS[REQUEST, Command.LINK].write(**WHO), 21), Status.UNKNOWN_COMMAND),
     Refused("unknown-request", "an unknown command", _OPEN, frame(REQUEST, 0x7F01, b"?", 21), Status.UNKNOWN_COMMAND),
     Refused("login-twice", "a login on an open connection: no command there", _OPEN, _request(Command.LOGIN, LOGIN),
             Status.UNKNOWN_COMMAND),

@@ -11,6 +11,10 @@ stop). A *closing* connection only waits for its last bytes to leave.
 Two windows bound what is in flight. Requests: the client may have so many unanswered. Notifies: the server may have so many
 unacknowledged; both ends count them, and the client sends its count now and then. Nothing of this is stored: what a window loses,
 the log gives again.
+
+A link between two nodes is the same machine in another role: LINK and PROOF stand where a client has LOGIN, and only there. Both sides
+push, so both count; and both ping with every heartbeat, whatever else they send, since only an answer says that the other side was
+there after the question. Silence for three heartbeats is the end.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from typing import Any
 from twisted_im.errors import Disconnect, RemoteProtocolError
 from twisted_im.wire.codec import tag
 from twisted_im.wire.framing import Frame, FrameReader
-from twisted_im.wire.schema import DEFAULT_MAX_BODY, STRANGER_MAX_BODY, VERSION, Command, Kind
+from twisted_im.wire.schema import DEFAULT_MAX_BODY, STRANGER_MAX_BODY, VERSION, Command, Kind, Role
 
 
 class State(Enum):
@@ -63,7 +67,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.CLOSING, Event.LOST): State.CLOSED,
 }
 
-#: What may come before a connection is open, whoever sends it; anything else there ends the connection.
+#: What may come before a client's connection is open, whoever sends it; anything else there ends the connection.
 BEFORE_OPEN: dict[State, frozenset[int]] = {
     State.START: frozenset({tag(Kind.REQUEST, Command.HELLO), tag(Kind.RESPONSE, Command.HELLO), tag(Kind.NOTIFY, Command.DISCONNECT)}),
     State.GREETED: frozenset(
@@ -84,6 +88,23 @@ BEFORE_OPEN: dict[State, frozenset[int]] = {
         }
     ),
 }
+
+#: The same for a link.
+LINK_BEFORE_OPEN: dict[State, frozenset[int]] = {
+    State.START: BEFORE_OPEN[State.START],
+    State.GREETED: frozenset({tag(Kind.REQUEST, Command.LINK), tag(Kind.NOTIFY, Command.DISCONNECT)}),
+    State.LOGIN: frozenset(
+        {
+            tag(Kind.RESPONSE, Command.LINK),
+            tag(Kind.REQUEST, Command.PROOF),
+            tag(Kind.RESPONSE, Command.PROOF),
+            tag(Kind.NOTIFY, Command.DISCONNECT),
+        }
+    ),
+}
+
+#: Heartbeats without a byte after which a link is dead.
+LINK_SILENCE = 3
 
 
 class Due(Enum):
@@ -120,6 +141,7 @@ class Connection(FrameReader):
         limits: what this side asks for.
         now: seconds on the clock that all later `now` arguments come from.
         accepting: True for the end that was connected to.
+        role: what the connection is for; PEER for any link, until the other side has said that it is a route server.
 
     Attributes:
         state: see `State`; moved by `advance` only.
@@ -128,16 +150,20 @@ class Connection(FrameReader):
         credit: notifies that may be sent; whoever sends one takes one off.
         taken, told: notifies received, and how many of them the other side has been told of.
         heard, sent: when bytes last came, and last left.
+        confirmed: on a link, a time at which the other side was certainly there: when that was asked which it has answered last. (Bytes
+            that have come say less: they may have been written long before, by somebody who has given this link up since.)
     """
 
     __slots__ = (
-        "_limits", "_partial_since", "_pinged", "_pings", "accepting", "acknowledged", "born", "closing_since", "credit", "heard",
-        "heartbeat", "max_body", "requests", "sent", "state", "taken", "told", "unacknowledged_since", "window",
+        "_asked", "_limits", "_partial_since", "_pinged", "_pings", "accepting", "acknowledged", "born", "closing_since", "confirmed",
+        "credit", "heard",
+        "heartbeat", "max_body", "requests", "role", "sent", "state", "taken", "told", "unacknowledged_since", "window",
     )  # fmt: skip
 
-    def __init__(self, limits: Limits, now: float, *, accepting: bool) -> None:
+    def __init__(self, limits: Limits, now: float, *, accepting: bool, role: Role = Role.CLIENT) -> None:
         super().__init__(limits.stranger_max_body if accepting else limits.max_body)
         self._limits = limits
+        self.role = role
         self.accepting = accepting
         self.state = State.START
         self.max_body = limits.max_body
@@ -152,6 +178,8 @@ class Connection(FrameReader):
         self._partial_since = 0.0
         self._pinged = 0.0
         self._pings = 0
+        self.confirmed = now
+        self._asked: tuple[float, ...] = ()
 
     # ---- the life
 
@@ -168,7 +196,7 @@ class Connection(FrameReader):
 
     def may_come(self, received: int) -> bool:
         """Whether a frame with this tag may come now. Once open, anything may; what is unknown gets an error and not an end."""
-        allowed = BEFORE_OPEN.get(self.state)
+        allowed = (BEFORE_OPEN if self.role is Role.CLIENT else LINK_BEFORE_OPEN).get(self.state)
         return allowed is None or received in allowed
 
     # ---- bytes
@@ -279,6 +307,9 @@ class Connection(FrameReader):
             raise RemoteProtocolError(Disconnect.UNEXPECTED, "a response to nothing")
         self._pings -= 1
         self._pinged = 0.0
+        if self._asked:
+            self.confirmed, *asked = self._asked  # a stream keeps the order of the answers
+            self._asked = tuple(asked)
         if self.unacknowledged_since:
             self.unacknowledged_since = self.heard
 
@@ -299,7 +330,10 @@ class Connection(FrameReader):
             return self.born + limits.login
         if self.state is not State.OPEN:
             return self.closing_since + limits.close
-        if self._pinged:
+        if self.role is not Role.CLIENT:
+            pinged = self._asked[-1] if self._asked else self.confirmed
+            when = min(pinged + self.heartbeat, self.heard + self.heartbeat * LINK_SILENCE)
+        elif self._pinged:
             when = self._pinged + limits.ping
         else:
             when = self.heard + self.heartbeat * 1.5 if self.accepting else self.sent + self.heartbeat
@@ -322,9 +356,13 @@ class Connection(FrameReader):
             return Due.ABORT
         if self._partial_since and now >= self._partial_since + limits.frame:
             return Disconnect.FRAME_TIMEOUT
-        if self._pinged:
+        if self.role is not Role.CLIENT:
+            if now >= self.heard + self.heartbeat * LINK_SILENCE:
+                return Disconnect.HEARTBEAT_TIMEOUT
+            self._asked += (now,)
+        elif self._pinged:
             return Disconnect.UNRESPONSIVE if self.accepting else Disconnect.HEARTBEAT_TIMEOUT
-        if self.accepting and now >= self.heard + self.heartbeat * 1.5:
+        elif self.accepting and now >= self.heard + self.heartbeat * 1.5:
             return Disconnect.HEARTBEAT_TIMEOUT
         self._pinged = now
         self._pings += 1

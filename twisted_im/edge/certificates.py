@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -34,10 +34,11 @@ CIPHERS = (
 CERTBOT = "fullchain.pem", "privkey.pem"
 
 
-def _context(pair: Pair, authority: Path | None, pick: Callable[[SSL.Connection], None]) -> SSL.Context:
-    """What a connection is made of: TLS 1.2 or 1.3, no compression, no renegotiation, and resumption by tickets alone."""
-    context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+def _context(pair: Pair, authority: Path | None, links: bool, pick: Callable[[SSL.Connection], None]) -> SSL.Context:
+    """What a connection is made of: TLS 1.2 or 1.3 (1.3 for links, in either direction), no compression, no renegotiation, and resumption
+    by tickets alone."""
+    context = SSL.Context(SSL.TLS_METHOD if links else SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(SSL.TLS1_3_VERSION if links else SSL.TLS1_2_VERSION)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # an idle connection gives its buffers back
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
@@ -55,7 +56,7 @@ def _context(pair: Pair, authority: Path | None, pick: Callable[[SSL.Connection]
     return context
 
 
-def _generation(pairs: Iterable[Pair], authority: Path | None) -> SSL.Context:
+def _generation(pairs: Iterable[Pair], authority: Path | None, links: bool) -> SSL.Context:
     """The context that connections begin with: it goes over to that of the name which the client asks for.
 
     Every context of a generation has the same callback, which holds them all. So a connection keeps alive what OpenSSL may still call for
@@ -74,7 +75,7 @@ def _generation(pairs: Iterable[Pair], authority: Path | None) -> SSL.Context:
 
     def made(pair: Pair) -> SSL.Context:
         try:
-            return _context(pair, authority, pick)
+            return _context(pair, authority, links, pick)
         except SSL.Error as error:
             words = ", ".join(word for *_, word in error.args[0]) if error.args else "no reason is given"
             raise CertificateError(f"{pair.path}: OpenSSL does not take it: {words}") from error
@@ -91,7 +92,7 @@ def _title(path: Path) -> str:
     return path.parent.name if path.name == CERTBOT[0] else path.stem
 
 
-@implementer(IOpenSSLServerConnectionCreator)
+@implementer(IOpenSSLServerConnectionCreator, IOpenSSLClientConnectionCreator)
 class Certificates:
     """What a TLS port shows to its clients, and asks of them.
 
@@ -100,6 +101,8 @@ class Certificates:
         key: a PEM file with the key, if it is not in that of the certificates.
         extra: a PEM file with more certificates of the chain.
         authority: a PEM file with certificates; clients must then show one that is signed by one of these.
+        links: for links between nodes: TLS 1.3 alone, and for both directions. A node connects with the certificate that it shows on
+            its port, and to nobody whose own is not signed by the authority.
 
     Raises:
         CertificateError: there is nothing that can be used.
@@ -110,14 +113,20 @@ class Certificates:
         keys: the files with the private keys in use.
     """
 
-    def __init__(self, path: Path, *, key: Path | None = None, extra: Path | None = None, authority: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, *, key: Path | None = None, extra: Path | None = None, authority: Path | None = None, links: bool = False
+    ) -> None:
         self.path = path
+        self._links = links
         self._key, self._extra, self._authority = key, extra, authority
         self._pairs: dict[Path, Pair] = {}
         self.keys: list[Path] = []
         self.faults = self._read()
 
     def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:
+        return SSL.Connection(self._begin, None)
+
+    def clientConnectionForTLS(self, protocol: object) -> SSL.Connection:
         return SSL.Connection(self._begin, None)
 
     def reload(self) -> list[str]:
@@ -170,7 +179,7 @@ class Certificates:
         if not pairs:
             why = faults[0] if faults else f"it wants *.pem files, or folders with {' and '.join(CERTBOT)}"
             raise CertificateError(f"{self.path}: no certificate in it can be used ({why})")
-        self._begin = _generation(pairs.values(), self._authority)
+        self._begin = _generation(pairs.values(), self._authority, self._links)
         self._pairs, self.keys = pairs, [keys[path] for path in pairs]
         return faults
 

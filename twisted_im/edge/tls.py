@@ -47,8 +47,11 @@ class TlsEndpoint:
         return self._beneath.listen(over_tls(self.certificates, protocolFactory))
 
 
-def endpoint_from(reactor: Any, description: str) -> Any:
+def endpoint_from(reactor: Any, description: str, *, links: bool = False) -> Any:
     """A listening endpoint: a `TlsEndpoint` for `tls:` and `ssl:`, also behind `haproxy:`; for all else, what Twisted makes of it.
+
+    Args:
+        links: for links between nodes; see `Certificates`.
 
     Raises:
         CertificateError: the certificates cannot be used.
@@ -61,7 +64,7 @@ def endpoint_from(reactor: Any, description: str) -> Any:
     values = _values(kind, rest)
     file = {name: Path(values[name]) for name in ("path", "key", "authority", "privateKey", "certKey", "extraCertChain") if name in values}
     if kind == "tls":
-        certificates = Certificates(file["path"], key=file.get("key"), authority=file.get("authority"))
+        certificates = Certificates(file["path"], key=file.get("key"), authority=file.get("authority"), links=links)
     else:
         key = file.get("privateKey", Path("server.pem"))  # Twisted's default
         certificates = Certificates(file.get("certKey", key), key=key, extra=file.get("extraCertChain"))

@@ -57,7 +57,7 @@ class Kind(IntEnum):
 
 
 class Command(IntEnum):
-    """The commands; the high byte is the family: 1 session, 2 user and presence, 3 contact, 4 message, 5 group, 6 peer, 7 backend."""
+    """The commands; the high byte is the family: 1 session, 2 user and presence, 3 contact, 4 message, 5 group, 6 link, 7 backend."""
 
     HELLO = 0x0101
     LOGIN = 0x0102
@@ -73,6 +73,20 @@ class Command(IntEnum):
     SYNC = 0x0403
     HISTORY = 0x0404
     SIGNAL = 0x0405
+    LINK = 0x0601
+    PROOF = 0x0602
+    ATTACH = 0x0603
+    DETACH = 0x0604
+    FORWARD = 0x0605
+    NODES = 0x0606
+
+
+class Role(IntEnum):
+    """What a connection is for: clients never name one, nodes and route servers do when they link."""
+
+    CLIENT = 0
+    PEER = 1
+    ROUTE = 2
 
 
 class LoginMethod(IntEnum):
@@ -369,7 +383,55 @@ SignalNotify = body(
     "content" / GreedyBytes * "opaque",
 )
 
-#: (kind, command) → (body, who may send it: "client", "server" or "both"; the sentence of the specification)
+# Links: what nodes and route servers say to each other. A client's port knows none of it.
+
+LINK_VERSION = 1  #: of what follows; all of a cluster speak the same
+MAX_NODE = 64  #: bytes of UTF-8 in a node's name
+PROOF_SIZE = 32  #: bytes of an HMAC-SHA256
+LINKS = range(Command.LINK, Command.LINK + 0xFF)  #: the family
+
+LinkRequest = body(
+    "version" / Int16ub * "of the cluster protocol: 1",
+    "role" / Int8ub * "1 node, 2 route server",
+    "boot" / Bytes(16) * "tells this run of the node from others",
+    "time" / Int64ub * "its clock: milliseconds since 1970, UTC",
+    "nonce" / Bytes(16) * "random, never used again",
+    "name" / GreedyBytes * "UTF-8: the node's name, at most 64 bytes",
+)
+LinkResponse = body(
+    "version" / Int16ub * "of the cluster protocol: 1",
+    "role" / Int8ub * "1 node, 2 route server",
+    "boot" / Bytes(16) * "tells this run of the node from others",
+    "time" / Int64ub * "its clock: milliseconds since 1970, UTC",
+    "nonce" / Bytes(16) * "random, never used again",
+    sized("proof", "32 bytes: that it knows the secret"),
+    "name" / GreedyBytes * "UTF-8: the node's name, at most 64 bytes",
+)
+ProofRequest = body("proof" / GreedyBytes * "32 bytes: that this side knows the secret, too")
+
+AttachmentRow = body(
+    "device" / Bytes(16) * "the session's device",
+    "session" / Int64ub * "its number",
+    "user" / GreedyBytes * "its user: the tenant, a zero, the uid",
+)
+AttachRequest = body(
+    "whole" / Int8ub * "1 if these, and what follows, take the place of all that was said before; else 0",
+    "sessions" / rows(AttachmentRow) * "who is on the node that says so",
+)
+DetachNotify = body("sessions" / rows(AttachmentRow) * "who is there no more: these sessions, and no others of their devices")
+ForwardRow = body(
+    "users" / Int16ub * "how many users it is for",
+    "envelope" / GreedyBytes * "so many users, each behind its size (u16); then one notify as clients get it, header included",
+)
+ForwardNotify = body("envelopes" / rows(ForwardRow) * "notifies for sessions elsewhere, in their order")
+NodeRow = body(
+    "boot" / Bytes(16) * "of its run",
+    "silence" / Int32ub * "milliseconds since the route server last heard it for certain",
+    "name" / GreedyBytes * "UTF-8: the node's name",
+)
+NodesRequest = body("nodes" / rows(NodeRow) * "all nodes that the route server reaches, and that know it of the receiver")
+
+#: (kind, command) → (body, who may send it: "client", "server", "both", or "node" on a link; the sentence of the specification)
 FRAMES: dict[tuple[Kind, Command], tuple[Struct, str, str]] = {
     (Kind.REQUEST, Command.HELLO): (HelloRequest, "client", "The first frame of a connection."),
     (Kind.RESPONSE, Command.HELLO): (HelloResponse, "server", "What both sides will keep to."),
@@ -400,4 +462,14 @@ FRAMES: dict[tuple[Kind, Command], tuple[Struct, str, str]] = {
     (Kind.REQUEST, Command.SIGNAL): (SignalRequest, "client", "Something that matters only now, such as typing."),
     (Kind.RESPONSE, Command.SIGNAL): (Empty, "server", "It was passed on to whoever is there."),
     (Kind.NOTIFY, Command.SIGNAL): (SignalNotify, "server", "A signal. Drop it when it has expired."),
+    (Kind.REQUEST, Command.LINK): (LinkRequest, "node", "Stands where a client has LOGIN: the side that connected says who it is."),
+    (Kind.RESPONSE, Command.LINK): (LinkResponse, "node", "So does the other, and proves it."),
+    (Kind.REQUEST, Command.PROOF): (ProofRequest, "node", "The side that connected proves it, too."),
+    (Kind.RESPONSE, Command.PROOF): (Empty, "node", "The link is up."),
+    (Kind.REQUEST, Command.ATTACH): (AttachRequest, "node", "Sessions that have come."),
+    (Kind.RESPONSE, Command.ATTACH): (Empty, "node", "From now on what is for them is sent here."),
+    (Kind.NOTIFY, Command.DETACH): (DetachNotify, "node", "Sessions that have gone."),
+    (Kind.NOTIFY, Command.FORWARD): (ForwardNotify, "node", "Notifies for sessions elsewhere: those of one turn, or as many as fit."),
+    (Kind.REQUEST, Command.NODES): (NodesRequest, "node", "Whom a route server reaches."),
+    (Kind.RESPONSE, Command.NODES): (Empty, "node", "So noted."),
 }
