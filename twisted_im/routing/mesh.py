@@ -84,9 +84,7 @@ class MeshRouter:
         """Keeps links to those who live and are to be connected to from here."""
         if self._links is None:
             return
-        wanted = {
-            (lease.node, lease.boot, lease.address): None for lease in look.leases if lease.address and lease.node > self._up.name
-        }
+        wanted = {(lease.node, lease.boot, lease.address): None for lease in look.leases if lease.address and lease.node > self._up.name}
         for key in [key for key in self._linkers if key not in wanted]:
             self._linkers.pop(key).stop()
         for key in wanted:

@@ -100,13 +100,9 @@ class RouteServer:
         if not self._changed:
             return
         self._changed = False
-        now = self._turn.now()
         for link in list(self._nodes):
             others = [(other, node) for other, node in self._nodes.items() if other is not link]
-            rows = [
-                Reached(other.peer.name, other.peer.boot, max(now - other.heard, 0.0), link.peer.boot in node.sends_to)
-                for other, node in others
-            ]
+            rows = [Reached(other.peer.name, other.peer.boot, link.peer.boot in node.sends_to) for other, node in others]
             link.nodes(rows).addCallback(self._noted, link, {other.peer.boot: None for other, _ in others})
 
     def _noted(self, done: bool, link: Link, boots: dict[bytes, None]) -> None:
