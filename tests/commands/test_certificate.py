@@ -44,6 +44,7 @@ def test_strict_judges_believe_it(tmp_path: Path) -> None:
     made(tmp_path, "server", "pki", "im.example.org", "*.im.example.org", "192.0.2.7", "::1", "bücher.example")
     made(tmp_path, "client", "pki", "alice")
     made(tmp_path, "client", "pki", "bob@example.org")
+    made(tmp_path, "node", "pki", "im-1")
     made(tmp_path, "authority", "other")
     (root,) = read_certificates(tmp_path / "pki" / "authority.pem")
     (other,) = read_certificates(tmp_path / "other" / "authority.pem")
@@ -66,6 +67,12 @@ def test_strict_judges_believe_it(tmp_path: Path) -> None:
             asked.build_server_verifier(x509.DNSName("alice")).verify(client, [])
     with pytest.raises(verification.VerificationError):
         asked.build_client_verifier().verify(server, [])
+    node = read_pair(tmp_path / "pki" / "nodes" / "im-1.pem").chain[0]
+    asked.build_client_verifier().verify(node, [])
+    asked.build_server_verifier(x509.DNSName("im-1")).verify(node, [])
+    for name in ("127.0.0.1", "*.example.org", "a node"):
+        refused = certificate(tmp_path, "node", "pki", name)
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1), refused.stderr
     now, day = datetime.now(UTC), timedelta(days=1)
     assert now - day < server.not_valid_before_utc < now
     assert server.not_valid_after_utc - server.not_valid_before_utc == 397 * day

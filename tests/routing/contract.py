@@ -107,7 +107,7 @@ class Up:
 class RouterContract:
     """The promises of `IRouter`. Mix it in, and give it a `make_routers`."""
 
-    timeout = 60
+    timeout = 8
     #: Nodes that take part; devices are spread over them in turn.
     nodes = 1
 

@@ -290,7 +290,9 @@ class Link:
         """Tells a node whom this route server reaches; as for `attach`, True when it has acknowledged that."""
         if not self.up:
             return succeed(False)
-        told = [{"boot": row.boot, "heard": int(row.heard), "name": row.name.encode("utf-8")} for row in rows]
+        told = [
+            {"boot": row.boot, "heard": int(row.heard), "name": row.name.encode("utf-8")} for row in rows
+        ]
         done: Deferred[bool] = Deferred()
         self._ask(Command.NODES, _NODES.write(nodes=told), [done])
         return done
