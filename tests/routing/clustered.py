@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import deferLater
 
-from tests.routing.contract import ALICE, BOB, NOBODY, RouterContract
+from tests.routing.contract import ALICE, BOB, NOBODY, RouterContract, push
 from twisted_im.cork import corked
 from twisted_im.edge.peers import peer_endpoint
 from twisted_im.pump import Turn
@@ -65,8 +65,8 @@ class ClusteredContract(RouterContract):
         """If this fails, copies are made that nobody needs, or the figures say that there are fewer than there are."""
         await self.comes(ALICE, node=0)
         await self.comes(BOB, node=1)
-        await self.route((b"1", (ALICE, NOBODY), None), node=0)
-        await self.route((b"2", (ALICE, BOB), None), node=0)
+        await self.route((push(1), (ALICE, NOBODY), None), node=0)
+        await self.route((push(2), (ALICE, BOB), None), node=0)
         copies = sum(up.counters.copies_taken for up in self.ups)
         wasted = sum(up.counters.copies_wasted for up in self.ups)
         assert (copies, wasted) == self.costs()
@@ -89,5 +89,5 @@ class ClusteredContract(RouterContract):
         self.nodes = 2
         await self.comes(ALICE, node=0)
         (bob,) = [await self.comes(BOB, node=1)]
-        await self.route((b"1", (ALICE, BOB), None), node=0)
-        assert bob.got == [b"1"]
+        await self.route((push(1), (ALICE, BOB), None), node=0)
+        assert bob.got == [push(1)]

@@ -181,12 +181,13 @@ class StarRouter:
 
     def route(self, envelopes: Sequence[Envelope]) -> int:
         reached: int = self._incoming.own(envelopes)
-        if self._others and envelopes:
+        wanted = [envelope for envelope in envelopes if envelope[1]] if self._others else ()
+        if wanted:
             if self._chosen is None:
                 self._chosen = self._choose()
             for link in self._chosen:
-                link.forward(envelopes)
-                self._up.counters.copies_sent += len(envelopes)
+                link.forward(wanted)
+                self._up.counters.copies_sent += len(wanted)
         return reached
 
     def _choose(self) -> list[Link]:
