@@ -46,7 +46,7 @@ class Engine(NamedTuple):
     file: str = ""  #: the name of that file in the data directory, unless a path is said; "" for a store without one
 
 
-STRATEGIES: dict[str, Callable[[], Any]] = {"single": SingleRouter}
+STRATEGIES: dict[str, Callable[[], Any]] = {"single": SingleRouter, "broadcast": SingleRouter, "routed": SingleRouter}
 STORES: dict[str, Engine] = {"memory": Engine(MemoryStore), "sqlite": Engine(SqliteStore, "messages.db")}
 
 DEFAULT_STORE = "sqlite"

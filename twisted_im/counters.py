@@ -30,6 +30,9 @@ class Counters:
     receipts: int = 0  #: receipts that moved a cursor
     behind: int = 0  #: times that a slow session was told to pull
     signals: int = 0
+    copies_sent: int = 0  #: envelopes given to links with other nodes and route servers, one for each link
+    copies_taken: int = 0  #: envelopes that came by a link
+    copies_wasted: int = 0  #: of these, those that were for nobody here
     errors: int = 0  #: requests answered with an error
     disconnects: int = 0  #: connections that this side ended with a code
     doubt_seconds: float = 0.0  #: in which at least one peer was not heard, and the store was read instead

@@ -59,7 +59,7 @@ class TestTalk(Linked):
         reaches."""
         one, two = await self._pair(role=Role.ROUTE)
         await self._talk(one, two)
-        rows = [Reached("im-2", bytes(16), 0.25), Reached("im-3", b"\xff" * 16, 2.5)]
+        rows = [Reached("im-2", bytes(16), True), Reached("im-3", b"\xff" * 16, False)]
         assert await one.to("im-2").nodes(rows)
         assert two.of("nodes") == [("im-1", rows)]
         with logged() as lines:

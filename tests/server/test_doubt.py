@@ -67,7 +67,7 @@ class Pair:
         make = self.disk.sqlite if store == "sqlite" else self.disk.model
         for name in ("first", "second"):
             self.routers[name] = Deaf()
-            self.nodes[name] = self.world.server(name, store=make, machine="rack", router=self.routers[name])
+            self.nodes[name] = self.world.server(name, store=make, machine="rack", router=lambda process, name=name: self.routers[name])
         self.world.run_until(lambda: all(self.node(name).doubts.open for name in self.nodes))  # they have seen each other
 
     def close(self) -> None:

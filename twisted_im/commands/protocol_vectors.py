@@ -206,7 +206,7 @@ BETWEEN_NODES = [
         {"users": 2, "envelope": b"\0\4\0bob\0\6\0carol" + next(e.frame for e in STORY if e.name == "message-notify")},
     ]}),
     Example("nodes-request", "two nodes, one of them silent for a while", REQUEST, Command.NODES, 5, {"nodes": [
-        {"boot": BOOT, "silence": 350, "name": b"im-1"}, {"boot": b"\xb2" * 16, "silence": 2900, "name": b"im-2"},
+        {"boot": BOOT, "heard": 1, "name": b"im-1"}, {"boot": b"\xb2" * 16, "heard": 0, "name": b"im-2"},
     ]}),
     Example("nodes-response", "so noted", RESPONSE, Command.NODES, 5, {}),
 ]  # fmt: skip

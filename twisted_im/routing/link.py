@@ -107,7 +107,7 @@ class Reached(NamedTuple):
 
     name: str
     boot: bytes
-    silence: float  #: seconds since the route server last heard it for certain
+    heard: bool  #: what it sends comes here by that route server: it has acknowledged that it can
 
 
 class LinkOwner(Protocol):
@@ -131,7 +131,7 @@ class LinkOwner(Protocol):
         """Frames that the other side sends here; their origin is None."""
 
     def nodes(self, link: Link, rows: Sequence[Reached]) -> None:
-        """All whom a route server reaches, and who have acknowledged this node to it. When this returns, it is told so."""
+        """All whom a route server reaches, but for this node. When this returns, it is told so."""
 
 
 def link_limits(max_body: int = DEFAULT_MAX_BODY) -> Limits:
@@ -291,7 +291,7 @@ class Link:
         if not self.up:
             return succeed(False)
         told = [
-            {"boot": row.boot, "silence": min(int(row.silence * 1000), 2**32 - 1), "name": row.name.encode("utf-8")} for row in rows
+            {"boot": row.boot, "heard": int(row.heard), "name": row.name.encode("utf-8")} for row in rows
         ]
         done: Deferred[bool] = Deferred()
         self._ask(Command.NODES, _NODES.write(nodes=told), [done])
@@ -548,7 +548,7 @@ class Link:
         self._acknowledge()
 
     def _nodes_came(self, frame: Frame) -> None:
-        rows = [Reached(row.name.decode("utf-8", "replace"), row.boot, row.silence / 1000) for row in _NODES.read(frame[3]).nodes]
+        rows = [Reached(row.name.decode("utf-8", "replace"), row.boot, bool(row.heard)) for row in _NODES.read(frame[3]).nodes]
         self._links.owner.nodes(self, rows)
         self._pump.write(response(Command.NODES, frame[1]))
 

@@ -306,6 +306,8 @@ class IRouterUp(Interface):
     name = Attribute("the node's name, unique in its cluster")
     boot = Attribute("16 bytes of this run's own, as in its lease")
     sessions = Attribute("the sessions that are here, to be iterated over; each has user, device and number")
+    turn = Attribute("the node's `Turn`: its clock, its reactor, and what is done at the end of each of its turns")
+    counters = Attribute("the node's `Counters`")
 
     def announce(address: str) -> None:
         """Says where other nodes reach this one: its lease has it as soon as may be."""

@@ -421,6 +421,7 @@ class World:
         name: str = "server",
         *,
         store: Callable[[Process], Any] | None = None,
+        router: Callable[[Process], Any] | None = None,
         machine: str = "",
         node: str = "",
         again: float | None = None,
@@ -431,6 +432,7 @@ class World:
 
         Args:
             store: makes its store for each run, such as `SimDisk(world).model`; by default a `MemoryStore`, which goes with the process.
+            router: makes its router for each run; by default a `SingleRouter`.
             machine, again, start: see `process`.
             node: the node's name; the process's by default.
             options: for `ImServer`.
@@ -445,7 +447,7 @@ class World:
         def program(process: Process) -> ImServer:
             given: dict[str, Any] = {
                 **process.server_options(),
-                "router": SingleRouter(),
+                "router": router(process) if router is not None else SingleRouter(),
                 "authenticator": Anybody(),
                 "listen": [f"tcp:{PORT}"],
                 **options,

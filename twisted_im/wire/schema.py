@@ -426,10 +426,10 @@ ForwardRow = body(
 ForwardNotify = body("envelopes" / rows(ForwardRow) * "notifies for sessions elsewhere, in their order")
 NodeRow = body(
     "boot" / Bytes(16) * "of its run",
-    "silence" / Int32ub * "milliseconds since the route server last heard it for certain",
+    "heard" / Int8ub * "1 if what it sends comes to the receiver by this route server: it has acknowledged that it reaches it",
     "name" / GreedyBytes * "UTF-8: the node's name",
 )
-NodesRequest = body("nodes" / rows(NodeRow) * "all nodes that the route server reaches, and that know it of the receiver")
+NodesRequest = body("nodes" / rows(NodeRow) * "all other nodes that the route server reaches: they can be sent to by it")
 
 #: (kind, command) → (body, who may send it: "client", "server", "both", or "node" on a link; the sentence of the specification)
 FRAMES: dict[tuple[Kind, Command], tuple[Struct, str, str]] = {

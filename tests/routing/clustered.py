@@ -1,0 +1,93 @@
+"""The contract of routers for those that link nodes: three of them, on real sockets of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.task import deferLater
+
+from tests.routing.contract import ALICE, BOB, NOBODY, RouterContract, push
+from twisted_im.cork import corked
+from twisted_im.edge.peers import peer_endpoint
+from twisted_im.pump import Turn
+from twisted_im.routing.route_server import RouteServer
+
+SECRET = b"known to all of this cluster"
+
+
+def port() -> TCP4ServerEndpoint:
+    """A free port of this machine."""
+    return TCP4ServerEndpoint(corked(reactor), 0, interface="127.0.0.1")
+
+
+def reach(address: str) -> Any:
+    """Where a link leads."""
+    return peer_endpoint(reactor, address)
+
+
+def route_server(name: str) -> RouteServer:
+    """One that has not been started."""
+    return RouteServer(name, name.encode().ljust(16, b"."), Turn(reactor), port(), secret=SECRET)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Lets the reactor run until this holds; the test's own limit ends the wait."""
+    while not holds():
+        await deferLater(reactor, 0.002)  # type: ignore[arg-type]  # the global reactor has no static type
+
+
+class ClusteredContract(RouterContract):
+    """What is promised between nodes, beside the contract.
+
+    Attributes:
+        route_servers: those that run.
+    """
+
+    nodes = 3
+    route_servers: list[RouteServer]
+
+    def ready(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(until(lambda: all(len(up.hears) == self.nodes - 1 for up in self.ups)))
+
+    def settle(self) -> Deferred[None]:
+        counters = [each.counters for each in (*self.ups, *getattr(self, "route_servers", []))]
+
+        def arrived() -> bool:
+            return sum(each.copies_sent for each in counters) == sum(each.copies_taken for each in counters)
+
+        return Deferred.fromCoroutine(until(arrived))
+
+    async def test_what_is_for_nobody_elsewhere(self) -> None:
+        """If this fails, copies are made that nobody needs, or the figures say that there are fewer than there are."""
+        await self.comes(ALICE, node=0)
+        await self.comes(BOB, node=1)
+        await self.route((push(1), (ALICE, NOBODY), None), node=0)
+        await self.route((push(2), (ALICE, BOB), None), node=0)
+        copies = sum(up.counters.copies_taken for up in self.ups)
+        wasted = sum(up.counters.copies_wasted for up in self.ups)
+        assert (copies, wasted) == self.costs()
+
+    def costs(self) -> tuple[int, int]:
+        """Copies that reach nodes, and those of them that are for nobody there, in the test above."""
+        raise NotImplementedError
+
+    async def test_a_node_that_goes_is_doubted(self) -> None:
+        """If this fails, what a node that is cut off accepts is shown by nobody until they log in again."""
+        gone = self.routers.pop()
+        up = self.ups.pop()
+        before = [other.turn.now() for other in self.ups]
+        await gone.stop()
+        await until(lambda: all(up.name not in other.hears for other in self.ups))
+        for other, moment in zip(self.ups, before, strict=True):
+            ((name, since),) = other.doubts
+            assert name == up.name
+            assert since <= moment + 1.5
+        self.nodes = 2
+        await self.comes(ALICE, node=0)
+        (bob,) = [await self.comes(BOB, node=1)]
+        await self.route((push(1), (ALICE, BOB), None), node=0)
+        assert bob.got == [push(1)]

@@ -1,0 +1,139 @@
+"""A route server: what stands in the middle of the broadcast scheme, and of the route table in its star form.
+
+Strategy: it has no store and remembers nothing: nodes link to it and say what it must know. It serves both schemes at once, by what a node
+does: one that has told its sessions gets what is for them, one that has not gets everything.
+
+Each node is told whom else it can send to by this route server, and acknowledges that. Only then are the others told that they hear it: so
+nobody relies on being sent something by a node that does not know of this way yet.
+
+    A ── link ──►  R  ◄── link ── B        R tells A: [B], and B: [A]
+    A ── "so noted" ─► R                    R tells B: [A, heard]: from now on what A sends comes by here
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from twisted_im.pump import Turn
+from twisted_im.routing.link import Attachment, Link, Peer, Reached
+from twisted_im.routing.linking import Links
+from twisted_im.routing.table_memory import MemoryTable
+from twisted_im.server.interfaces import Envelope
+from twisted_im.wire.schema import Role
+
+
+class _Node:
+    """A node, as a route server sees it.
+
+    Attributes:
+        sends_to: boots of the nodes that it has acknowledged.
+        attaches: it has told its sessions, and gets only what is for them.
+    """
+
+    def __init__(self) -> None:
+        self.sends_to: dict[bytes, None] = {}
+        self.attaches = False
+
+
+class RouteServer:
+    """One route server.
+
+    Args:
+        name: unique among the route servers.
+        boot: 16 bytes of this run's own.
+        turn: its own; see `Turn`.
+        port: where nodes' links are taken.
+        scheme: what they write before its address; see `Links.listen`.
+        links: see `Links`: `secret`, `limits`, `random`, `chance`.
+
+    Attributes:
+        counters: what it has done.
+    """
+
+    def __init__(self, name: str, boot: bytes, turn: Turn, port: IStreamServerEndpoint, *, scheme: str = "tcp", **links: Any) -> None:
+        self.counters = turn.counters
+        self._turn = turn
+        self._port = port
+        self._scheme = scheme
+        self._links = Links(Peer(Role.ROUTE, name, boot), self, turn, **links)
+        self._nodes: dict[Link, _Node] = {}
+        self._table = MemoryTable()
+        self._changed = False
+        turn.steps.insert(0, self._tell)
+
+    def start(self) -> Deferred[str]:
+        """Takes links; fires with the address."""
+        return self._links.listen(self._port, self._scheme)
+
+    def stop(self) -> Deferred[None]:
+        """Ends all links."""
+        stopped = self._links.stop()
+
+        def over(result: Any) -> Any:
+            self._turn.stop()
+            return result
+
+        return stopped.addBoth(over)
+
+    # ---- who is there
+
+    def link_up(self, link: Link) -> None:
+        if link.peer.role is Role.PEER:
+            self._nodes[link] = _Node()
+            self._change()
+
+    def link_down(self, link: Link) -> None:
+        if self._nodes.pop(link, None) is not None:
+            self._table.forget(link.peer.name)
+            self._change()
+
+    def _change(self) -> None:
+        self._changed = True
+        self._turn.book()
+
+    def _tell(self) -> None:
+        """Tells every node who else is there, and whom of them it hears."""
+        if not self._changed:
+            return
+        self._changed = False
+        for link in list(self._nodes):
+            others = [(other, node) for other, node in self._nodes.items() if other is not link]
+            rows = [Reached(other.peer.name, other.peer.boot, link.peer.boot in node.sends_to) for other, node in others]
+            link.nodes(rows).addCallback(self._noted, link, {other.peer.boot: None for other, _ in others})
+
+    def _noted(self, done: bool, link: Link, boots: dict[bytes, None]) -> None:
+        node = self._nodes.get(link)
+        if done and node is not None and node.sends_to != boots:
+            node.sends_to = boots
+            self._change()
+
+    def nodes(self, link: Link, rows: Sequence[Reached]) -> None:
+        """Nodes do not tell of others."""
+
+    def attached(self, link: Link, rows: Sequence[Attachment], whole: bool) -> None:
+        node = self._nodes.get(link)
+        if node is not None:
+            node.attaches = True
+            self._table.put(link.peer.name, rows, whole=whole)
+
+    def detached(self, link: Link, rows: Sequence[Attachment]) -> None:
+        self._table.remove(link.peer.name, rows)
+
+    # ---- envelopes
+
+    def forwarded(self, link: Link, envelopes: Sequence[Envelope]) -> None:
+        counters = self.counters
+        counters.copies_taken += len(envelopes)
+        batches: dict[str, list[Envelope]] = {}
+        for frame, audience, origin in envelopes:
+            for name, users in self._table.nodes_of(audience).items():
+                batches.setdefault(name, []).append((frame, tuple(users), origin))
+        for other, node in list(self._nodes.items()):
+            batch = batches.get(other.peer.name, []) if node.attaches else envelopes
+            if other is not link and batch:
+                other.forward(batch)
+                counters.copies_sent += len(batch)

@@ -1,0 +1,206 @@
+"""Schemes with a route server in the middle: broadcast, and the directed route table in its star form.
+
+Strategy: a node has a link to each route server, and none to other nodes. A route server says whom it reaches, and who of these has
+acknowledged this node: those are *heard*, since what they send by it comes here. A node that a route server lists can be sent to by it,
+so an origin takes the first route server that reaches all other live nodes, or as many as it takes; a message that comes twice is
+dropped by the clients, by its seq. Who is covered by none reads the store (`twisted_im.server.doubt`).
+
+The two schemes differ in one thing. With `broadcast` nobody tells where a session is: a route server copies everything to every other node,
+and each looks for the audience among its sessions. With the star the nodes tell the route servers, which send one copy to each node that
+needs it.
+
+Route servers are found in the leases of the nodes that have one of their own, or are named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
+from twisted.internet.interfaces import IStreamClientEndpoint
+from zope.interface import implementer
+
+from twisted_im.routing.incoming import Incoming
+from twisted_im.routing.link import LINK_BEAT, Attachment, Link, Peer, Reached
+from twisted_im.routing.linking import Linker, Links
+from twisted_im.routing.mesh import attachment
+from twisted_im.routing.route_server import RouteServer
+from twisted_im.server.interfaces import Envelope, IRouter, Look
+from twisted_im.wire.schema import Role
+
+#: Seconds in which a route server notices, and has told, that it does not hear a node any more: three beats of silence, and as much again.
+NOTICED = 6.0 * LINK_BEAT
+
+
+class _Server:
+    """A route server, as a node sees it.
+
+    Attributes:
+        knows: it has acknowledged this node's sessions, or need not know them.
+        reaches: names of the nodes that can be sent to by it.
+        heard: (name, boot) of those whose pushes come by it.
+    """
+
+    def __init__(self) -> None:
+        self.knows = False
+        self.reaches: dict[str, None] = {}
+        self.heard: dict[tuple[str, bytes], None] = {}
+
+
+@implementer(IRouter)
+class StarRouter:
+    """The routed strategy by way of route servers.
+
+    Args:
+        route_servers: addresses of those that are named. If none is, they are found in the leases of all nodes.
+        reach: makes the endpoint of an address.
+        own: a route server that this node runs itself, not started.
+        links: see `Links`: `secret`, `limits`, `random`, `chance`.
+    """
+
+    strategy = "routed"
+    links = True
+    attaches = True
+
+    def __init__(
+        self,
+        route_servers: Sequence[str],
+        reach: Callable[[str], IStreamClientEndpoint],
+        *,
+        own: RouteServer | None = None,
+        **links: Any,
+    ) -> None:
+        self._named = tuple(route_servers)
+        self._reach = reach
+        self._own = own
+        self._options = links
+        self._up: Any = None
+        self._links: Any = None
+        self._incoming: Any = None
+        self._linkers: dict[str, Linker] = {}
+        self._servers: dict[Link, _Server] = {}
+        self._heard: dict[tuple[str, bytes], None] = {}
+        self._others: dict[str, None] = {}  # live nodes but for this one
+        self._chosen: list[Link] | None = None
+
+    @inlineCallbacks
+    def start(self, up: Any) -> Any:
+        self._up = up
+        self._incoming = Incoming(up)
+        self._links = Links(Peer(Role.PEER, up.name, up.boot), self, up.turn, **self._options)
+        if self._own is not None:
+            up.announce((yield self._own.start()))
+        up.watch(self._look)
+
+    def stop(self) -> Deferred[Any] | None:
+        if self._links is None:
+            return None
+        self._incoming.stop()
+        links, self._links = self._links, None
+        self._linkers.clear()
+        parts = [links.stop()]
+        if self._own is not None:
+            parts.append(self._own.stop())
+        return DeferredList(parts, consumeErrors=True)
+
+    # ---- who is there
+
+    def _look(self, look: Look) -> None:
+        if self._links is None:
+            return
+        self._others = {lease.node: None for lease in look.leases if lease.node != self._up.name}
+        self._chosen = None
+        wanted = dict.fromkeys(self._named or [lease.address for lease in look.leases if lease.address])
+        for address in [address for address in self._linkers if address not in wanted]:
+            self._linkers.pop(address).stop()
+        for address in wanted:
+            if address not in self._linkers:
+                try:
+                    endpoint = self._reach(address)
+                except ValueError as error:
+                    self._links.say(address, f"no link to a route server: {error}")
+                    continue
+                self._linkers[address] = self._links.connect(endpoint, address, Peer(Role.ROUTE, ""))
+
+    def link_up(self, link: Link) -> None:
+        server = self._servers[link] = _Server()
+        if self.attaches:
+            rows = [attachment(session) for session in self._up.sessions]
+            link.attach(rows, whole=True).addCallback(self._acknowledged, server)
+        else:
+            server.knows = True
+
+    def _acknowledged(self, done: bool, server: _Server) -> None:
+        server.knows = done
+        self._judge(self._up.turn.now())
+
+    def link_down(self, link: Link) -> None:
+        self._servers.pop(link, None)
+        self._judge(link.heard - NOTICED)
+
+    def nodes(self, link: Link, rows: Sequence[Reached]) -> None:
+        server = self._servers[link]
+        server.reaches = {row.name: None for row in rows}
+        server.heard = {(row.name, row.boot): None for row in rows if row.heard}
+        self._judge(self._up.turn.now() - NOTICED)
+
+    def _judge(self, since: float) -> None:
+        """Tells the node who is heard now, and who is no longer; `since` is when the latter surely were."""
+        self._chosen = None
+        before, self._heard = self._heard, {key: None for server in self._servers.values() if server.knows for key in server.heard}
+        for key in before:
+            if key not in self._heard:
+                self._up.doubt(key[0], since)
+        for key in self._heard:
+            if key not in before:
+                self._up.heard(key[0])
+
+    def attached(self, link: Link, rows: Sequence[Attachment], whole: bool) -> None:
+        """Route servers tell of no sessions."""
+
+    def detached(self, link: Link, rows: Sequence[Attachment]) -> None:
+        """Route servers tell of no sessions."""
+
+    def forwarded(self, link: Link, envelopes: Sequence[Envelope]) -> None:
+        self._incoming.came(envelopes)
+
+    # ---- sessions and envelopes
+
+    def attach(self, session: Any) -> Deferred[Any] | None:
+        self._incoming.attach(session.user)
+        if not self.attaches or not self._servers:
+            return None
+        return DeferredList([link.attach([attachment(session)]) for link in self._servers])
+
+    def detach(self, session: Any) -> None:
+        self._incoming.detach(session.user)
+        if self.attaches:
+            for link in self._servers:
+                link.detach([attachment(session)])
+
+    def route(self, envelopes: Sequence[Envelope]) -> int:
+        reached: int = self._incoming.own(envelopes)
+        wanted = [envelope for envelope in envelopes if envelope[1]] if self._others else ()
+        if wanted:
+            if self._chosen is None:
+                self._chosen = self._choose()
+            for link in self._chosen:
+                link.forward(wanted)
+                self._up.counters.copies_sent += len(wanted)
+        return reached
+
+    def _choose(self) -> list[Link]:
+        """The first route server, by name, that reaches all others; or several, each of which adds some."""
+        servers = sorted(self._servers.items(), key=lambda item: item[0].peer.name)
+        for link, server in servers:
+            if all(name in server.reaches for name in self._others):
+                return [link]
+        chosen, left = [], dict(self._others)
+        for link, server in servers:
+            found = [name for name in left if name in server.reaches]
+            if found:
+                chosen.append(link)
+                for name in found:
+                    del left[name]
+        return chosen
