@@ -32,7 +32,7 @@ def _port(process: Process) -> TCP4ServerEndpoint:
 def _reach(process: Process) -> Callable[[str], TCP4ClientEndpoint]:
     def reach(address: str) -> TCP4ClientEndpoint:
         _, host, port = address.split(":")
-        return TCP4ClientEndpoint(corked(process.reactor), host, int(port), timeout=3)  # type: ignore[arg-type]  # whole seconds
+        return TCP4ClientEndpoint(corked(process.reactor), host, int(port), timeout=3)
 
     return reach
 
