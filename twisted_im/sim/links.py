@@ -13,6 +13,9 @@ from typing import Any
 from twisted_im.sim.agenda import Agenda
 from twisted_im.sim.trace import Trace
 
+#: Linux begins with 16 KiB for a sender and 128 KiB for a receiver.
+BUFFERS = 32 * 1024, 64 * 1024
+
 
 class Links:
     """The hosts of a world, and what is between them.
@@ -23,6 +26,7 @@ class Links:
 
     Attributes:
         latencies: (lowest, highest) base latency of a link, in seconds; each direction of each link draws its own from it.
+        buffers: bytes that a sender's kernel takes before it has to wait, and that a receiver's holds for a reader; see `BUFFERS`.
         refusing: hosts that refuse new connections.
         dark: hosts without power.
         slow: host → seconds that it lets pass between two reads, and bytes that it reads at a time.
@@ -33,6 +37,7 @@ class Links:
         self.chance = chance
         self.trace = trace
         self.latencies = 0.0002, 0.01
+        self.buffers = BUFFERS
         self.refusing: dict[str, int] = {}
         self.dark: dict[str, None] = {}
         self.slow: dict[str, tuple[float, int]] = {}

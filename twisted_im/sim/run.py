@@ -53,8 +53,11 @@ INVARIANTS = {
     "C0": "cursors, receipts and the heads of logs never go back",
     "E0": "no program logs an error that nobody has caused",
     "F0": "the store's file is whole",
+    "O1": "the messages of a device stand in the order in which it has sent them",
     "S0": "in the end a server serves, every device is online, and whatever is asked to end ends",
     "S1": "a server's sessions are the devices that are online",
+    "S2": "a connection on which nothing comes ends after its heartbeat's time",
+    "S3": "one process serves as a node at a time",
     "T0": "a program that has ended leaves no timer behind",
     "X0": "the simulator itself comes to the end of a run",
 }
@@ -114,7 +117,7 @@ class _Run:
     def __init__(self, scenario: Scenario, keep_trace: bool) -> None:
         self.scenario = scenario
         self.world = World(scenario.seed, keep_trace=keep_trace)
-        self.world.links.latencies = scenario.latencies
+        self.world.links.latencies, self.world.links.buffers = scenario.latencies, scenario.buffers
         self.disk = SimDisk(self.world, self.world.chance("disk"))
         self.servers: dict[str, Process] = {}
         self.devices: dict[str, Process] = {}
@@ -151,6 +154,7 @@ class _Run:
                     process.kill()
                 self.disk.close()
             gc.collect()  # a failure that nobody has looked at is logged when it is thrown away
+        self.violations += self._in_order()
         world = self.world
         oracle = Oracle()
         for number, event in enumerate(self.events):
@@ -207,7 +211,7 @@ class _Run:
             process.on_over.append(
                 lambda killed: journal.state.crash(self.world.chance(f"{name} {process.runs} crash")) if killed else None
             )
-            return Device(process, name, scenario.servers, journal, back=PERSON, catch_up=scenario.catch_up)
+            return Device(process, name, scenario.servers, journal, back=PERSON, catch_up=scenario.catch_up, taking=scenario.taking)
 
         return program
 
@@ -317,10 +321,20 @@ class _Run:
                 if device != sender and device.partition("/")[0] in users:
                     self._expected[device] += 1
 
+    def _in_order(self) -> Iterator[str]:
+        """One line for each message that stands before one which the same device has sent earlier."""
+        last: dict[tuple[str, int], int] = {}
+        for client_id, (device, _) in self._senders.items():
+            conversation, seq = self.accepted.get(client_id, (0, 0))
+            if seq < last.get((device, conversation), 0):
+                yield f"O1: {device} has sent {client_id} after what is seq {last[device, conversation]} of {conversation}, but it is {seq}"
+            elif seq:
+                last[device, conversation] = seq
+
     def serving(self) -> Process | None:
         """The server that serves."""
         for process in self.servers.values():
-            if process.alive and process.service is not None and process.service.addresses:
+            if _serves(process):
                 return process
         return None
 
@@ -375,6 +389,10 @@ def _no_collections() -> Iterator[None]:
             gc.enable()
 
 
+def _serves(process: Process) -> bool:
+    return bool(process.alive and process.service is not None and process.service.addresses)
+
+
 class _GaveUp(Exception):
     """A run cannot go on."""
 
@@ -394,6 +412,8 @@ class _Watch:
         self._marks: dict[tuple[str, object, int], int] = {}
         self._devices: list[tuple[bytes, bytes]] = []
         self._said: dict[str, None] = {}
+        self._silent: set[Any] = set()
+        self._serving: set[Process] = set()
 
     def _say(self, text: str) -> None:
         if text not in self._said:
@@ -403,9 +423,14 @@ class _Watch:
     def look(self) -> None:
         """Looks at the disk and at every server."""
         self._look_at_disk()
+        serving = {process for process in self._run.servers.values() if _serves(process) and not process.reactor.frozen}
+        if len(serving) > 1 and serving == self._serving:
+            self._say("S3: two processes serve as one node")
+        self._serving = serving
         for process in self._run.servers.values():
             if process.alive and process.service is not None:
                 self._look_at_node(process.name, process.service.node)
+                self._look_for_silence(process)
 
     def _look_at_disk(self) -> None:
         run = self._run
@@ -435,8 +460,24 @@ class _Watch:
             session = pump.context
             if pump.connection.state is State.OPEN and node.sessions.get(session.user, session.device) is not session:
                 self._say(f"S1: {name} has an open connection of a session that it does not know")
+        for session in node.sessions:
+            if session.pump not in node.pumps:
+                self._say(f"S1: {name} has a session whose connection is gone")
         if len(node.ledger.messages) > 30_000:
             self._say(f"B0: {name} holds {len(node.ledger.messages)} messages for its store")
+
+    def _look_for_silence(self, process: Process) -> None:
+        """Connections that say nothing for longer than they may, whose time has come at two looks: a process that was stopped needs a
+        moment to find them."""
+        silent = set()
+        for pump in () if process.reactor.frozen else process.service.node.pumps:
+            connection = pump.connection
+            waits = pump.clogged or pump._held is not None  # nothing is read from it
+            if connection.state is State.OPEN and not waits and pump.turn.now() - connection.heard > connection.heartbeat * 1.5 + 1.0:
+                silent.add(pump)
+        if silent & self._silent:
+            self._say(f"S2: {process.name} has an open connection on which nothing came for longer than the heartbeat allows")
+        self._silent = silent
 
     def at_rest(self) -> None:
         """Looks once more, when everything has come to rest: those who are online are those that the server knows."""

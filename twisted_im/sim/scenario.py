@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from twisted_im.sim.links import BUFFERS
+
 #: How the servers stand to each other.
 TOPOLOGIES = {
     "one": "one node",
@@ -83,6 +85,8 @@ class Scenario:
         seconds: of load and faults.
         catch_up: see `Client`; a device far behind then passes over what it reads later.
         latencies: (lowest, highest) of the network's links, in seconds.
+        buffers: see `Links`; small ones are full at once when somebody does not read.
+        taking: seconds that an application takes for a message, on average; 0 if it shows it at once.
     """
 
     seed: int
@@ -93,6 +97,8 @@ class Scenario:
     seconds: float
     catch_up: int | None
     latencies: tuple[float, float]
+    buffers: tuple[int, int]
+    taking: float
     sendings: tuple[Sending, ...]
     faults: tuple[Fault, ...]
 
@@ -139,6 +145,8 @@ def draw(seed: int, *, seconds: float | None = None) -> Scenario:
         seconds=seconds,
         catch_up=chance.choice((None, None, 3, 20)),
         latencies=(low, low * chance.choice((1.0, 10.0))),
+        buffers=chance.choice((BUFFERS, BUFFERS, (2 * 1024, 4 * 1024))),
+        taking=chance.choice((0.0, 0.0, 0.03, 0.06)),
         sendings=tuple(_sendings(chance, users, devices, groups, seconds)),
         faults=(),
     )
@@ -146,17 +154,20 @@ def draw(seed: int, *, seconds: float | None = None) -> Scenario:
 
 
 def _sendings(chance: Random, users: list[str], devices: list[str], groups: tuple[tuple[str, ...], ...], seconds: float) -> list[Sending]:
-    """Each device sends at its own pace; some in bursts."""
+    """Each device sends at its own pace, some in bursts, and some only read."""
     found = []
     for device in devices:
         user = device.partition("/")[0]
         targets: list[str | int] = [other for other in users if other != user]
         targets += [number for number, members in enumerate(groups) if user in members]
-        pace = chance.choice((0.3, 1.0, 3.0))
-        at = chance.expovariate(pace)
+        pace = chance.choice((0.0, 0.1, 0.3, 1.0, 3.0))
+        at = chance.expovariate(pace) if pace else seconds
         while at < seconds:
-            for _ in range(1 if chance.random() < 0.9 else chance.randint(2, 12)):
-                found.append(Sending(at, device, chance.choice(targets)))
+            target = chance.choice(targets)
+            found.append(Sending(at, device, target))
+            for _ in range(0 if chance.random() < 0.9 else chance.randint(1, 11)):
+                at += chance.expovariate(50.0)
+                found.append(Sending(at, device, target))
             at += chance.expovariate(pace)
     return sorted(found, key=lambda sending: sending.at)
 
@@ -165,7 +176,7 @@ def _with_faults(scenario: Scenario, chance: Random) -> Scenario:
     """A few kinds of faults, several times each: what breaks things is one kind on top of another."""
     kinds = chance.sample(sorted(FAULTS), chance.randint(1, 6))
     faults = []
-    for _ in range(chance.randint(1, max(2, int(scenario.seconds / 5)))):
+    for _ in range(chance.randint(1, max(3, int(scenario.seconds / 3)))):
         kind = chance.choice(kinds)
         _, low, high = FAULTS[kind]
         at = chance.uniform(0.0, scenario.seconds)
