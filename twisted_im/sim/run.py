@@ -57,7 +57,7 @@ INVARIANTS = {
     "S0": "in the end a server serves, every device is online, and whatever is asked to end ends",
     "S1": "a server's sessions are the devices that are online",
     "S2": "a connection on which nothing comes ends after its heartbeat's time",
-    "S3": "one process serves as a node at a time",
+    "S3": "in the end one process serves as a node, and not two",
     "T0": "a program that has ended leaves no timer behind",
     "X0": "the simulator itself comes to the end of a run",
 }
@@ -289,8 +289,9 @@ class _Run:
                 return False
             if device.recorder.covered < self._expected[name]:
                 return False
-        serving = self.serving()  # a device may not know yet that its server has lost its power
-        return serving is not None and len(serving.service.node.sessions) == len(self.devices)
+        serving = list(filter(_serves, self.servers.values()))  # one may not know yet that another has its place
+        # nor a device that its server has lost its power
+        return len(serving) == 1 and len(serving[0].service.node.sessions) == len(self.devices)
 
     def _stop(self) -> None:
         """Everything ends in good order, and leaves nothing behind."""
@@ -412,8 +413,7 @@ class _Watch:
         self._marks: dict[tuple[str, object, int], int] = {}
         self._devices: list[tuple[bytes, bytes]] = []
         self._said: dict[str, None] = {}
-        self._silent: set[Any] = set()
-        self._serving: set[Process] = set()
+        self._silent: dict[Any, float] = {}
 
     def _say(self, text: str) -> None:
         if text not in self._said:
@@ -423,14 +423,10 @@ class _Watch:
     def look(self) -> None:
         """Looks at the disk and at every server."""
         self._look_at_disk()
-        serving = {process for process in self._run.servers.values() if _serves(process) and not process.reactor.frozen}
-        if len(serving) > 1 and serving == self._serving:
-            self._say("S3: two processes serve as one node")
-        self._serving = serving
+        self._look_for_silence()
         for process in self._run.servers.values():
             if process.alive and process.service is not None:
                 self._look_at_node(process.name, process.service.node)
-                self._look_for_silence(process)
 
     def _look_at_disk(self) -> None:
         run = self._run
@@ -466,18 +462,18 @@ class _Watch:
         if len(node.ledger.messages) > 30_000:
             self._say(f"B0: {name} holds {len(node.ledger.messages)} messages for its store")
 
-    def _look_for_silence(self, process: Process) -> None:
-        """Connections that say nothing for longer than they may, whose time has come at two looks: a process that was stopped needs a
-        moment to find them."""
-        silent = set()
-        for pump in () if process.reactor.frozen else process.service.node.pumps:
+    def _look_for_silence(self) -> None:
+        """Connections that say nothing for longer than they may; a process that was stopped has a moment to find them."""
+        now = self._run.world.now
+        silent, self._silent = self._silent, {}
+        runs = [process for process in self._run.servers.values() if _serves(process) and not process.reactor.frozen]
+        for name, pump in [(process.name, pump) for process in runs for pump in process.service.node.pumps]:
             connection = pump.connection
             waits = pump.clogged or pump._held is not None  # nothing is read from it
             if connection.state is State.OPEN and not waits and pump.turn.now() - connection.heard > connection.heartbeat * 1.5 + 1.0:
-                silent.add(pump)
-        if silent & self._silent:
-            self._say(f"S2: {process.name} has an open connection on which nothing came for longer than the heartbeat allows")
-        self._silent = silent
+                since = self._silent[pump] = silent.get(pump, now)
+                if now - since >= LOOK:
+                    self._say(f"S2: {name} has an open connection on which nothing came for longer than the heartbeat allows")
 
     def at_rest(self) -> None:
         """Looks once more, when everything has come to rest: those who are online are those that the server knows."""
@@ -491,6 +487,8 @@ class _Watch:
         }
         if len(online) < len(run.devices):
             self._say(f"S0: not online in the end: {', '.join(sorted(set(run.devices) - online))}")
+        if len(list(filter(_serves, run.servers.values()))) > 1:
+            self._say("S3: two processes serve as one node in the end")
         if serving is None:
             self._say("S0: no server serves in the end")
         elif len(serving.service.node.sessions) != len(online):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from twisted_im.sim.links import BUFFERS
+from twisted_im.sim.links import RECEIVE_BUFFER, SEND_BUFFER
 
 #: How the servers stand to each other.
 TOPOLOGIES = {
@@ -136,6 +136,7 @@ def draw(seed: int, *, seconds: float | None = None) -> Scenario:
     if seconds is None:
         seconds = chance.uniform(20.0, 60.0)
     low = chance.choice((0.0001, 0.001, 0.02))
+    usual = SEND_BUFFER, RECEIVE_BUFFER
     scenario = Scenario(
         seed=seed,
         topology=topology,
@@ -145,7 +146,7 @@ def draw(seed: int, *, seconds: float | None = None) -> Scenario:
         seconds=seconds,
         catch_up=chance.choice((None, None, 3, 20)),
         latencies=(low, low * chance.choice((1.0, 10.0))),
-        buffers=chance.choice((BUFFERS, BUFFERS, (2 * 1024, 4 * 1024))),
+        buffers=chance.choice((usual, usual, (2 * 1024, 4 * 1024))),
         taking=chance.choice((0.0, 0.0, 0.03, 0.06)),
         sendings=tuple(_sendings(chance, users, devices, groups, seconds)),
         faults=(),
@@ -154,14 +155,14 @@ def draw(seed: int, *, seconds: float | None = None) -> Scenario:
 
 
 def _sendings(chance: Random, users: list[str], devices: list[str], groups: tuple[tuple[str, ...], ...], seconds: float) -> list[Sending]:
-    """Each device sends at its own pace, some in bursts, and some only read."""
+    """Each device sends at its own pace; some in bursts."""
     found = []
     for device in devices:
         user = device.partition("/")[0]
         targets: list[str | int] = [other for other in users if other != user]
         targets += [number for number, members in enumerate(groups) if user in members]
-        pace = chance.choice((0.0, 0.1, 0.3, 1.0, 3.0))
-        at = chance.expovariate(pace) if pace else seconds
+        pace = chance.choice((0.1, 0.3, 1.0, 3.0))
+        at = chance.expovariate(pace)
         while at < seconds:
             target = chance.choice(targets)
             found.append(Sending(at, device, target))
@@ -169,7 +170,7 @@ def _sendings(chance: Random, users: list[str], devices: list[str], groups: tupl
                 at += chance.expovariate(50.0)
                 found.append(Sending(at, device, target))
             at += chance.expovariate(pace)
-    return sorted(found, key=lambda sending: sending.at)
+    return sorted((sending for sending in found if sending.at < seconds), key=lambda sending: sending.at)
 
 
 def _with_faults(scenario: Scenario, chance: Random) -> Scenario:
