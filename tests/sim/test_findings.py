@@ -79,7 +79,7 @@ def test_a_server_that_hangs_is_left_for_its_standby() -> None:
 
 
 def test_order_holds_when_a_receiver_cannot_be_looked_up() -> None:
-    """If this fails, the first of two messages is put off by a store that has a bad moment, and the second one stands before it. (Seed 2.)"""
+    """If this fails, a message that is put off by a store in a bad moment stands behind the next one. (Seed 2, with --length 2.)"""
     for seed in range(30):
         shown: list[str] = []
         world = World(seed)
