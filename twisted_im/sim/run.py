@@ -53,8 +53,11 @@ INVARIANTS = {
     "C0": "cursors, receipts and the heads of logs never go back",
     "E0": "no program logs an error that nobody has caused",
     "F0": "the store's file is whole",
+    "O1": "the messages of a device stand in the order in which it has sent them",
     "S0": "in the end a server serves, every device is online, and whatever is asked to end ends",
     "S1": "a server's sessions are the devices that are online",
+    "S2": "a connection on which nothing comes ends after its heartbeat's time",
+    "S3": "in the end one process serves as a node, and not two",
     "T0": "a program that has ended leaves no timer behind",
     "X0": "the simulator itself comes to the end of a run",
 }
@@ -114,7 +117,7 @@ class _Run:
     def __init__(self, scenario: Scenario, keep_trace: bool) -> None:
         self.scenario = scenario
         self.world = World(scenario.seed, keep_trace=keep_trace)
-        self.world.links.latencies = scenario.latencies
+        self.world.links.latencies, self.world.links.buffers = scenario.latencies, scenario.buffers
         self.disk = SimDisk(self.world, self.world.chance("disk"))
         self.servers: dict[str, Process] = {}
         self.devices: dict[str, Process] = {}
@@ -151,6 +154,7 @@ class _Run:
                     process.kill()
                 self.disk.close()
             gc.collect()  # a failure that nobody has looked at is logged when it is thrown away
+        self.violations += self._in_order()
         world = self.world
         oracle = Oracle()
         for number, event in enumerate(self.events):
@@ -207,7 +211,7 @@ class _Run:
             process.on_over.append(
                 lambda killed: journal.state.crash(self.world.chance(f"{name} {process.runs} crash")) if killed else None
             )
-            return Device(process, name, scenario.servers, journal, back=PERSON, catch_up=scenario.catch_up)
+            return Device(process, name, scenario.servers, journal, back=PERSON, catch_up=scenario.catch_up, taking=scenario.taking)
 
         return program
 
@@ -285,8 +289,9 @@ class _Run:
                 return False
             if device.recorder.covered < self._expected[name]:
                 return False
-        serving = self.serving()  # a device may not know yet that its server has lost its power
-        return serving is not None and len(serving.service.node.sessions) == len(self.devices)
+        serving = list(filter(_serves, self.servers.values()))  # one may not know yet that another has its place
+        # nor a device that its server has lost its power
+        return len(serving) == 1 and len(serving[0].service.node.sessions) == len(self.devices)
 
     def _stop(self) -> None:
         """Everything ends in good order, and leaves nothing behind."""
@@ -317,10 +322,20 @@ class _Run:
                 if device != sender and device.partition("/")[0] in users:
                     self._expected[device] += 1
 
+    def _in_order(self) -> Iterator[str]:
+        """One line for each message that stands before one which the same device has sent earlier."""
+        last: dict[tuple[str, int], int] = {}
+        for client_id, (device, _) in self._senders.items():
+            conversation, seq = self.accepted.get(client_id, (0, 0))
+            if seq < last.get((device, conversation), 0):
+                yield f"O1: {device} has sent {client_id} after what is seq {last[device, conversation]} of {conversation}, but it is {seq}"
+            elif seq:
+                last[device, conversation] = seq
+
     def serving(self) -> Process | None:
         """The server that serves."""
         for process in self.servers.values():
-            if process.alive and process.service is not None and process.service.addresses:
+            if _serves(process):
                 return process
         return None
 
@@ -375,6 +390,10 @@ def _no_collections() -> Iterator[None]:
             gc.enable()
 
 
+def _serves(process: Process) -> bool:
+    return bool(process.alive and process.service is not None and process.service.addresses)
+
+
 class _GaveUp(Exception):
     """A run cannot go on."""
 
@@ -394,6 +413,7 @@ class _Watch:
         self._marks: dict[tuple[str, object, int], int] = {}
         self._devices: list[tuple[bytes, bytes]] = []
         self._said: dict[str, None] = {}
+        self._silent: dict[Any, float] = {}
 
     def _say(self, text: str) -> None:
         if text not in self._said:
@@ -403,6 +423,7 @@ class _Watch:
     def look(self) -> None:
         """Looks at the disk and at every server."""
         self._look_at_disk()
+        self._look_for_silence()
         for process in self._run.servers.values():
             if process.alive and process.service is not None:
                 self._look_at_node(process.name, process.service.node)
@@ -435,8 +456,24 @@ class _Watch:
             session = pump.context
             if pump.connection.state is State.OPEN and node.sessions.get(session.user, session.device) is not session:
                 self._say(f"S1: {name} has an open connection of a session that it does not know")
+        for session in node.sessions:
+            if session.pump not in node.pumps:
+                self._say(f"S1: {name} has a session whose connection is gone")
         if len(node.ledger.messages) > 30_000:
             self._say(f"B0: {name} holds {len(node.ledger.messages)} messages for its store")
+
+    def _look_for_silence(self) -> None:
+        """Connections that say nothing for longer than they may; a process that was stopped has a moment to find them."""
+        now = self._run.world.now
+        silent, self._silent = self._silent, {}
+        runs = [process for process in self._run.servers.values() if _serves(process) and not process.reactor.frozen]
+        for name, pump in [(process.name, pump) for process in runs for pump in process.service.node.pumps]:
+            connection = pump.connection
+            waits = pump.clogged or pump._held is not None  # nothing is read from it
+            if connection.state is State.OPEN and not waits and pump.turn.now() - connection.heard > connection.heartbeat * 1.5 + 1.0:
+                since = self._silent[pump] = silent.get(pump, now)
+                if now - since >= LOOK:
+                    self._say(f"S2: {name} has an open connection on which nothing came for longer than the heartbeat allows")
 
     def at_rest(self) -> None:
         """Looks once more, when everything has come to rest: those who are online are those that the server knows."""
@@ -450,6 +487,8 @@ class _Watch:
         }
         if len(online) < len(run.devices):
             self._say(f"S0: not online in the end: {', '.join(sorted(set(run.devices) - online))}")
+        if len(list(filter(_serves, run.servers.values()))) > 1:
+            self._say("S3: two processes serve as one node in the end")
         if serving is None:
             self._say("S0: no server serves in the end")
         elif len(serving.service.node.sessions) != len(online):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from twisted_im.sim.links import RECEIVE_BUFFER, SEND_BUFFER
+
 #: How the servers stand to each other.
 TOPOLOGIES = {
     "one": "one node",
@@ -83,6 +85,8 @@ class Scenario:
         seconds: of load and faults.
         catch_up: see `Client`; a device far behind then passes over what it reads later.
         latencies: (lowest, highest) of the network's links, in seconds.
+        buffers: see `Links`; small ones are full at once when somebody does not read.
+        taking: seconds that an application takes for a message, on average; 0 if it shows it at once.
     """
 
     seed: int
@@ -93,6 +97,8 @@ class Scenario:
     seconds: float
     catch_up: int | None
     latencies: tuple[float, float]
+    buffers: tuple[int, int]
+    taking: float
     sendings: tuple[Sending, ...]
     faults: tuple[Fault, ...]
 
@@ -130,6 +136,7 @@ def draw(seed: int, *, seconds: float | None = None) -> Scenario:
     if seconds is None:
         seconds = chance.uniform(20.0, 60.0)
     low = chance.choice((0.0001, 0.001, 0.02))
+    usual = SEND_BUFFER, RECEIVE_BUFFER
     scenario = Scenario(
         seed=seed,
         topology=topology,
@@ -139,6 +146,8 @@ def draw(seed: int, *, seconds: float | None = None) -> Scenario:
         seconds=seconds,
         catch_up=chance.choice((None, None, 3, 20)),
         latencies=(low, low * chance.choice((1.0, 10.0))),
+        buffers=chance.choice((usual, usual, (2 * 1024, 4 * 1024))),
+        taking=chance.choice((0.0, 0.0, 0.03, 0.06)),
         sendings=tuple(_sendings(chance, users, devices, groups, seconds)),
         faults=(),
     )
@@ -152,20 +161,23 @@ def _sendings(chance: Random, users: list[str], devices: list[str], groups: tupl
         user = device.partition("/")[0]
         targets: list[str | int] = [other for other in users if other != user]
         targets += [number for number, members in enumerate(groups) if user in members]
-        pace = chance.choice((0.3, 1.0, 3.0))
+        pace = chance.choice((0.1, 0.3, 1.0, 3.0))
         at = chance.expovariate(pace)
         while at < seconds:
-            for _ in range(1 if chance.random() < 0.9 else chance.randint(2, 12)):
-                found.append(Sending(at, device, chance.choice(targets)))
+            target = chance.choice(targets)
+            found.append(Sending(at, device, target))
+            for _ in range(0 if chance.random() < 0.9 else chance.randint(1, 11)):
+                at += chance.expovariate(50.0)
+                found.append(Sending(at, device, target))
             at += chance.expovariate(pace)
-    return sorted(found, key=lambda sending: sending.at)
+    return sorted((sending for sending in found if sending.at < seconds), key=lambda sending: sending.at)
 
 
 def _with_faults(scenario: Scenario, chance: Random) -> Scenario:
     """A few kinds of faults, several times each: what breaks things is one kind on top of another."""
     kinds = chance.sample(sorted(FAULTS), chance.randint(1, 6))
     faults = []
-    for _ in range(chance.randint(1, max(2, int(scenario.seconds / 5)))):
+    for _ in range(chance.randint(1, max(3, int(scenario.seconds / 3)))):
         kind = chance.choice(kinds)
         _, low, high = FAULTS[kind]
         at = chance.uniform(0.0, scenario.seconds)
