@@ -78,6 +78,11 @@ class MeshRouter:
         stopped: Deferred[None] = links.stop()
         return stopped
 
+    @property
+    def known(self) -> int:
+        """Sessions elsewhere that it knows of."""
+        return self._table.entries
+
     # ---- who is there
 
     def _look(self, look: Look) -> None:

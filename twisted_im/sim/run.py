@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogLevel, globalLogBeginner, globalLogPublisher
@@ -27,10 +28,11 @@ from twisted_im.faults.recorder import device_id
 from twisted_im.oracle import Accepted, Event, Healed, Member, Oracle, Quiet, Sent
 from twisted_im.oracle import Fault as Broken
 from twisted_im.server.names import user_key
+from twisted_im.sim.cluster import mesh, route_server, star
 from twisted_im.sim.devices import Device, MemoryJournal, noted
 from twisted_im.sim.disk import SimDisk
 from twisted_im.sim.nemesis import begin
-from twisted_im.sim.scenario import Fault, Scenario
+from twisted_im.sim.scenario import CLUSTERS, Fault, Scenario
 from twisted_im.sim.trace import Step
 from twisted_im.sim.world import Process, World
 
@@ -54,6 +56,8 @@ INVARIANTS = {
     "E0": "no program logs an error that nobody has caused",
     "F0": "the store's file is whole",
     "O1": "the messages of a device stand in the order in which it has sent them",
+    "K0": "in the end each node of a cluster hears every other",
+    "K1": "in the end each node of a mesh knows exactly the sessions that live elsewhere",
     "S0": "in the end a server serves, every device is online, and whatever is asked to end ends",
     "S1": "a server's sessions are the devices that are online",
     "S2": "a connection on which nothing comes ends after its heartbeat's time",
@@ -110,7 +114,7 @@ class _Run:
     """A run that goes on.
 
     Attributes:
-        servers, devices: their processes, by name; see `nemesis.Victim`.
+        servers, hosts, devices: processes, by name; see `nemesis.Victim`.
         events: what the oracle is to judge.
     """
 
@@ -120,6 +124,7 @@ class _Run:
         self.world.links.latencies, self.world.links.buffers = scenario.latencies, scenario.buffers
         self.disk = SimDisk(self.world, self.world.chance("disk"))
         self.servers: dict[str, Process] = {}
+        self.hosts: dict[str, Process] = {}
         self.devices: dict[str, Process] = {}
         self.events: list[Event] = []
         self.accepted: dict[str, tuple[int, int]] = {}
@@ -177,12 +182,15 @@ class _Run:
         scenario, world = self.scenario, self.world
         make = self.disk.sqlite if scenario.store == "sqlite" else self.disk.model
         machine = "rack" if scenario.store == "sqlite" else ""  # a file is for the processes of one machine
+        for name in scenario.route_servers:
+            self.hosts[name] = route_server(world, name, again=SUPERVISED)
         for name in scenario.servers:
-            self.servers[name] = world.server(
+            self.servers[name] = self.hosts[name] = world.server(
                 name,
                 store=make,
+                router=self._router(),
                 machine=machine,
-                node="node",
+                node=name if scenario.topology in CLUSTERS else "node",
                 standby=scenario.topology == "standby",
                 again=SUPERVISED,
                 limits=LIMITS,
@@ -204,14 +212,23 @@ class _Run:
             journal = MemoryJournal(lambda event, name=name: self._told(name, event))  # type: ignore[misc]  # a lambda's default
             self.devices[name] = world.process(name, self._device(name, journal))
 
+    def _router(self) -> Callable[[Process], Any] | None:
+        """What makes the nodes' routers."""
+        scenario = self.scenario
+        if scenario.topology == "mesh":
+            return mesh
+        return star(scenario.route_servers, broadcast=scenario.topology == "broadcast") if scenario.topology in CLUSTERS else None
+
     def _device(self, name: str, journal: MemoryJournal) -> Callable[[Process], Device]:
         scenario = self.scenario
+        first = crc32(name.encode()) % len(scenario.servers) if scenario.topology in CLUSTERS else 0
+        at = scenario.servers[first:] + scenario.servers[:first]  # so that all nodes have some
 
         def program(process: Process) -> Device:
             process.on_over.append(
                 lambda killed: journal.state.crash(self.world.chance(f"{name} {process.runs} crash")) if killed else None
             )
-            return Device(process, name, scenario.servers, journal, back=PERSON, catch_up=scenario.catch_up, taking=scenario.taking)
+            return Device(process, name, at, journal, back=PERSON, catch_up=scenario.catch_up, taking=scenario.taking)
 
         return program
 
@@ -220,7 +237,7 @@ class _Run:
         self._twins += 1
         user, _, name = device.partition("/")
         process = f"{device} again {self._twins}"
-        at = ",".join(self.servers)
+        at = ",".join(reversed(self.servers) if self.scenario.topology in CLUSTERS else self.servers)
         self.world.client(user, at=at, name=process, device=device_id(user, name), on_message=lambda message: Deferred())
         return self.world.processes[process]
 
@@ -267,7 +284,7 @@ class _Run:
         mends, self._mends = self._mends, []
         for mend in mends:
             mend()
-        for process in (*self.servers.values(), *self.devices.values()):
+        for process in (*self.hosts.values(), *self.devices.values()):
             process.thaw()
             process.start()
             if isinstance(process.service, Device):  # whoever waits for the network is told that it is back
@@ -291,13 +308,15 @@ class _Run:
                 return False
         serving = list(filter(_serves, self.servers.values()))  # one may not know yet that another has its place
         # nor a device that its server has lost its power
-        return len(serving) == 1 and len(serving[0].service.node.sessions) == len(self.devices)
+        nodes = len(self.servers) if self.scenario.topology in CLUSTERS else 1
+        here = sum(len(process.service.node.sessions) for process in serving)
+        return len(serving) == nodes and here == len(self.devices) and not any(process.service.node.doubts.open for process in serving)
 
     def _stop(self) -> None:
         """Everything ends in good order, and leaves nothing behind."""
         for process in self.world.processes.values():
             process.again = None
-        for some in (self.devices, self.servers):
+        for some in (self.devices, self.hosts):
             for process in some.values():
                 process.stop()
             self._until(lambda: not any(process.alive for process in some.values()), "a process does not end", STOP)  # noqa: B023
@@ -475,11 +494,25 @@ class _Watch:
                 if now - since >= LOOK:
                     self._say(f"S2: {name} has an open connection on which nothing came for longer than the heartbeat allows")
 
+    def _look_at_cluster(self, serving: list[Process]) -> None:
+        """Whether everybody serves, hears everybody, and knows where everybody is."""
+        missing = set(self._run.servers) - {process.name for process in serving}
+        if missing:
+            self._say(f"S0: in the end these do not serve: {', '.join(sorted(missing))}")
+        for process in serving:
+            for peer in process.service.node.doubts.open:
+                self._say(f"K0: {process.name} does not hear {peer} in the end")
+        if self._run.scenario.topology == "mesh":
+            for process in serving:
+                there = sum(len(other.service.node.sessions) for other in serving if other is not process)
+                known = process.service.node.router.known
+                if known != there:
+                    self._say(f"K1: {process.name} knows of {known} sessions elsewhere in the end, where there are {there}")
+
     def at_rest(self) -> None:
         """Looks once more, when everything has come to rest: those who are online are those that the server knows."""
         run = self._run
         self.look()
-        serving = run.serving()
         online = {
             name
             for name, process in run.devices.items()
@@ -487,11 +520,15 @@ class _Watch:
         }
         if len(online) < len(run.devices):
             self._say(f"S0: not online in the end: {', '.join(sorted(set(run.devices) - online))}")
-        if len(list(filter(_serves, run.servers.values()))) > 1:
+        serving = list(filter(_serves, run.servers.values()))
+        if run.scenario.topology in CLUSTERS:
+            self._look_at_cluster(serving)
+        elif len(serving) > 1:
             self._say("S3: two processes serve as one node in the end")
-        if serving is None:
+        if not serving:
             self._say("S0: no server serves in the end")
-        elif len(serving.service.node.sessions) != len(online):
-            self._say(f"S1: {len(serving.service.node.sessions)} sessions in the end, but {len(online)} devices are online")
+        here = sum(len(process.service.node.sessions) for process in serving)
+        if here != len(online):
+            self._say(f"S1: {here} sessions in the end, but {len(online)} devices are online")
         for finding in run.disk.findings():
             self._say(f"F0: {finding}")

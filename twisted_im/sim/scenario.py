@@ -15,7 +15,12 @@ from twisted_im.sim.links import RECEIVE_BUFFER, SEND_BUFFER
 TOPOLOGIES = {
     "one": "one node",
     "standby": "two processes of one node on one store: one serves, the other waits for its end",
+    "broadcast": "a cluster: route servers copy everything to every node",
+    "star": "a cluster: route servers have the route table",
+    "mesh": "a cluster: nodes have the route table, and send to each other",
 }
+#: Topologies of several nodes.
+CLUSTERS = ("broadcast", "star", "mesh")
 
 #: kind of a fault → what it does, and the seconds that it may last
 FAULTS: dict[str, tuple[str, float, float]] = {
@@ -39,7 +44,12 @@ FAULTS: dict[str, tuple[str, float, float]] = {
     "error": ("the disk fails, and what was being written is not kept", 0.1, 3.0),
     "lost": ("the disk fails after it has kept what was being written", 0.1, 3.0),
     "clock": ("the wall clock of a server's machine jumps by up to an hour", 1.0, 20.0),
+    "split": ("nothing gets through between two servers of a cluster", 0.5, 20.0),
+    "leak": ("nothing gets from one server of a cluster to another, but all that it sends back", 0.5, 20.0),
 }
+#: Kinds that are done to a server's process or its machine, and to two of them.
+_TO_A_SERVER = ("kill", "power", "freeze", "stop", "refuse", "clock")
+_TO_TWO = ("split", "leak")
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class Fault:
     Attributes:
         at: seconds from the beginning of the load.
         kind: a key of `FAULTS`.
-        target: a process; empty where there is nothing to choose.
+        target: a process, or two with a + between them; empty where there is nothing to choose.
         seconds: until it is mended.
         amount: how much; what that means is the kind's own.
     """
@@ -79,6 +89,8 @@ class Scenario:
 
     Attributes:
         topology: a key of `TOPOLOGIES`.
+        servers: the processes of nodes.
+        route_servers: those of route servers; in a cluster that wants some and has none, each node runs one.
         store: "model" or "sqlite".
         devices: "user/device" of each.
         groups: the users of each.
@@ -91,6 +103,8 @@ class Scenario:
 
     seed: int
     topology: str
+    servers: tuple[str, ...]
+    route_servers: tuple[str, ...]
     store: str
     devices: tuple[str, ...]
     groups: tuple[tuple[str, ...], ...]
@@ -103,20 +117,20 @@ class Scenario:
     faults: tuple[Fault, ...]
 
     @property
-    def servers(self) -> tuple[str, ...]:
-        """The servers' processes."""
-        return ("server",) if self.topology == "one" else ("first", "second")
-
-    @property
     def users(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(device.partition("/")[0] for device in self.devices))
 
     def __str__(self) -> str:
         groups = f", {len(self.groups)} groups" if self.groups else ""
         return (
-            f"seed {self.seed}: {TOPOLOGIES[self.topology].partition(':')[0]}, {self.store} store, {len(self.users)} users,"
+            f"seed {self.seed}: {self._nodes()}, {self.store} store, {len(self.users)} users,"
             f" {len(self.devices)} devices{groups}, {len(self.sendings)} messages and {len(self.faults)} faults in {self.seconds:.0f} s"
         )
+
+    def _nodes(self) -> str:
+        if self.topology not in CLUSTERS:
+            return TOPOLOGIES[self.topology].partition(":")[0]
+        return f"{len(self.servers)} nodes ({self.topology}{f', {len(self.route_servers)} route servers' if self.route_servers else ''})"
 
 
 def draw(seed: int, *, seconds: float | None = None) -> Scenario:
@@ -126,7 +140,7 @@ def draw(seed: int, *, seconds: float | None = None) -> Scenario:
         seconds: of load and faults; by default drawn too.
     """
     chance = Random(f"{seed} scenario")
-    topology = chance.choice(("one", "one", "standby"))
+    topology = chance.choice(tuple(TOPOLOGIES))
     store = chance.choice(("model", "model", "sqlite"))
     users = [f"user{number}" for number in range(chance.randint(2, 5))]
     devices = [f"{user}/{name}" for user in users for name in ("phone", "laptop", "tablet")[: chance.choice((1, 1, 2, 3))]]
@@ -140,6 +154,8 @@ def draw(seed: int, *, seconds: float | None = None) -> Scenario:
     scenario = Scenario(
         seed=seed,
         topology=topology,
+        servers=_servers(topology, chance),
+        route_servers=tuple(f"route{number}" for number in range(chance.choice((0, 1, 2)) if topology in ("broadcast", "star") else 0)),
         store=store,
         devices=tuple(devices),
         groups=groups,
@@ -152,6 +168,12 @@ def draw(seed: int, *, seconds: float | None = None) -> Scenario:
         faults=(),
     )
     return _with_faults(scenario, chance)
+
+
+def _servers(topology: str, chance: Random) -> tuple[str, ...]:
+    if topology in CLUSTERS:
+        return tuple(f"node{number}" for number in range(chance.choice((2, 2, 3, 4))))
+    return ("server",) if topology == "one" else ("first", "second")
 
 
 def _sendings(chance: Random, users: list[str], devices: list[str], groups: tuple[tuple[str, ...], ...], seconds: float) -> list[Sending]:
@@ -175,7 +197,8 @@ def _sendings(chance: Random, users: list[str], devices: list[str], groups: tupl
 
 def _with_faults(scenario: Scenario, chance: Random) -> Scenario:
     """A few kinds of faults, several times each: what breaks things is one kind on top of another."""
-    kinds = chance.sample(sorted(FAULTS), chance.randint(1, 6))
+    possible = [kind for kind in sorted(FAULTS) if kind not in _TO_TWO or scenario.topology in CLUSTERS]
+    kinds = chance.sample(possible, chance.randint(1, 6))
     faults = []
     for _ in range(chance.randint(1, max(3, int(scenario.seconds / 3)))):
         kind = chance.choice(kinds)
@@ -187,8 +210,10 @@ def _with_faults(scenario: Scenario, chance: Random) -> Scenario:
 
 
 def _target(kind: str, scenario: Scenario, chance: Random) -> str:
-    if kind in ("kill", "power", "freeze", "stop", "refuse", "clock"):
-        return chance.choice(scenario.servers)
+    if kind in _TO_A_SERVER:
+        return chance.choice((*scenario.servers, *scenario.route_servers))
+    if kind in _TO_TWO:
+        return "+".join(chance.sample((*scenario.servers, *scenario.route_servers), 2))
     if kind in ("full", "disk", "error", "lost"):
         return ""
     return chance.choice(scenario.devices)
