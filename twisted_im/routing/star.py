@@ -81,7 +81,7 @@ class StarRouter:
         self._linkers: dict[str, Linker] = {}
         self._servers: dict[Link, _Server] = {}
         self._heard: dict[tuple[str, bytes], None] = {}
-        self._others: dict[str, None] = {}  # live nodes but for this one
+        self._others: dict[str, bytes] = {}  # live nodes but for this one → the boot of the run that lives
         self._chosen: list[Link] | None = None
 
     @inlineCallbacks
@@ -109,8 +109,8 @@ class StarRouter:
     def _look(self, look: Look) -> None:
         if self._links is None:
             return
-        self._others = {lease.node: None for lease in look.leases if lease.node != self._up.name}
-        self._chosen = None
+        self._others = {lease.node: lease.boot for lease in look.leases if lease.node != self._up.name}
+        self._judge(self._up.turn.now() - NOTICED)
         wanted = dict.fromkeys(self._named or [lease.address for lease in look.leases if lease.address])
         for address in [address for address in self._linkers if address not in wanted]:
             self._linkers.pop(address).stop()
@@ -146,9 +146,11 @@ class StarRouter:
         self._judge(self._up.turn.now() - NOTICED)
 
     def _judge(self, since: float) -> None:
-        """Tells the node who is heard now, and who is no longer; `since` is when the latter surely were."""
+        """Tells the node who is heard now, and who is no longer; `since` is when the latter surely were. Only the run that lives is heard:
+        a route server may not have noticed yet that an older one has gone."""
         self._chosen = None
-        before, self._heard = self._heard, {key: None for server in self._servers.values() if server.knows for key in server.heard}
+        come = {key for server in self._servers.values() if server.knows for key in server.heard}
+        before, self._heard = self._heard, {key: None for key in self._others.items() if key in come}
         for key in before:
             if key not in self._heard:
                 self._up.doubt(key[0], since)
@@ -196,7 +198,7 @@ class StarRouter:
         for link, server in servers:
             if all(name in server.reaches for name in self._others):
                 return [link]
-        chosen, left = [], dict(self._others)
+        chosen, left = [], dict.fromkeys(self._others)
         for link, server in servers:
             found = [name for name in left if name in server.reaches]
             if found:
