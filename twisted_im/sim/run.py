@@ -496,9 +496,9 @@ class _Watch:
 
     def _look_at_cluster(self, serving: list[Process]) -> None:
         """Whether everybody serves, hears everybody, and knows where everybody is."""
-        missing = set(self._run.servers) - {process.name for process in serving}
+        missing = [name for name, process in self._run.servers.items() if process not in serving]
         if missing:
-            self._say(f"S0: in the end these do not serve: {', '.join(sorted(missing))}")
+            self._say(f"S0: in the end these do not serve: {', '.join(missing)}")
         for process in serving:
             for peer in process.service.node.doubts.open:
                 self._say(f"K0: {process.name} does not hear {peer} in the end")
