@@ -60,7 +60,7 @@ INVARIANTS = {
     "K1": "in the end each node of a mesh knows exactly the sessions that live elsewhere",
     "S0": "in the end a server serves, every device is online, and whatever is asked to end ends",
     "S1": "a server's sessions are the devices that are online",
-    "S2": "a connection on which nothing comes ends after its heartbeat's time",
+    "S2": "a connection on which nothing comes ends after the time of its heartbeat and of a ping",
     "S3": "in the end one process serves as a node, and not two",
     "T0": "a program that has ended leaves no timer behind",
     "X0": "the simulator itself comes to the end of a run",
@@ -284,6 +284,8 @@ class _Run:
         mends, self._mends = self._mends, []
         for mend in mends:
             mend()
+        for process in self.devices.values():  # one that was asked to end while it was stopped does so when it goes on
+            process.again = PERSON
         for process in (*self.hosts.values(), *self.devices.values()):
             process.thaw()
             process.start()
@@ -489,7 +491,7 @@ class _Watch:
         for name, pump in [(process.name, pump) for process in runs for pump in process.service.node.pumps]:
             connection = pump.connection
             waits = pump.clogged or pump._held is not None  # nothing is read from it
-            if connection.state is State.OPEN and not waits and pump.turn.now() - connection.heard > connection.heartbeat * 1.5 + 1.0:
+            if connection.state is State.OPEN and not waits and pump.turn.now() - connection.heard > connection.heartbeat * 1.5 + LIMITS.ping + 1.0:
                 since = self._silent[pump] = silent.get(pump, now)
                 if now - since >= LOOK:
                     self._say(f"S2: {name} has an open connection on which nothing came for longer than the heartbeat allows")
