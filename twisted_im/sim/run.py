@@ -491,7 +491,8 @@ class _Watch:
         for name, pump in [(process.name, pump) for process in runs for pump in process.service.node.pumps]:
             connection = pump.connection
             waits = pump.clogged or pump._held is not None  # nothing is read from it
-            if connection.state is State.OPEN and not waits and pump.turn.now() - connection.heard > connection.heartbeat * 1.5 + LIMITS.ping + 1.0:
+            allowed = connection.heartbeat * 1.5 + LIMITS.ping + 1.0
+            if connection.state is State.OPEN and not waits and pump.turn.now() - connection.heard > allowed:
                 since = self._silent[pump] = silent.get(pump, now)
                 if now - since >= LOOK:
                     self._say(f"S2: {name} has an open connection on which nothing came for longer than the heartbeat allows")
