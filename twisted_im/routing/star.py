@@ -173,7 +173,7 @@ class StarRouter:
         self._incoming.attach(session.user)
         if not self.attaches or not self._servers:
             return None
-        return DeferredList([link.attach([attachment(session)]) for link in self._servers])
+        return DeferredList([link.attach([attachment(session)]) for link in self._servers], consumeErrors=True)
 
     def detach(self, session: Any) -> None:
         self._incoming.detach(session.user)
