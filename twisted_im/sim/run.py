@@ -501,16 +501,16 @@ class _Watch:
         """Whether everybody serves, hears everybody, and knows where everybody is."""
         missing = [name for name, process in self._run.servers.items() if process not in serving]
         if missing:
-            self._say(f"S0: in the end these do not serve: {', '.join(missing)}")
+            self._say("S0: in the end these do not serve: " + ", ".join(missing))
         for process in serving:
             for peer in process.service.node.doubts.open:
                 self._say(f"K0: {process.name} does not hear {peer} in the end")
         if self._run.scenario.topology == "mesh":
             for process in serving:
                 there = sum(len(other.service.node.sessions) for other in serving if other is not process)
-                known = process.service.node.router.known
-                if known != there:
-                    self._say(f"K1: {process.name} knows of {known} sessions elsewhere in the end, where there are {there}")
+                count = process.service.node.router.known
+                if count != there:
+                    self._say(f"K1: {process.name} knows of {count} sessions elsewhere in the end, where there are {there}")
 
     def at_rest(self) -> None:
         """Looks once more, when everything has come to rest: those who are online are those that the server knows."""
