@@ -507,10 +507,10 @@ class _Watch:
                 self._say(f"K0: {process.name} does not hear {peer} in the end")
         if self._run.scenario.topology == "mesh":
             for process in serving:
-                there = sum(len(other.service.node.sessions) for other in serving if other is not process)
+                elsewhere = sum(len(other.service.node.sessions) for other in serving if other is not process)
                 count = process.service.node.router.known
-                if count != there:
-                    self._say(f"K1: {process.name} knows of {count} sessions elsewhere in the end, where there are {there}")
+                if count != elsewhere:
+                    self._say(f"K1: {process.name} knows of {count} sessions elsewhere in the end, not of {elsewhere}")
 
     def at_rest(self) -> None:
         """Looks once more, when everything has come to rest: those who are online are those that the server knows."""
