@@ -524,11 +524,21 @@ class Pump:
         if self.connection.state is not State.CLOSED:
             self.transport.abortConnection()
 
-    # ---- what every owner answers alike
+    # ---- what every owner answers alike, or asks
 
     def answer_ping(self, frame: Frame) -> None:
         CODECS[Kind.REQUEST, Command.PING].read(frame[3])
         self.write(response(Command.PING, frame[1], time=int(self.turn.wall() * 1000)))
+
+    @property
+    def busy(self) -> bool:
+        """Whether a command that it has taken is still being worked on."""
+        return self._waiting > 0
+
+    @property
+    def secure(self) -> bool:
+        """Over TLS."""
+        return hasattr(self.transport, "getPeerCertificate")
 
     @property
     def peer(self) -> str:

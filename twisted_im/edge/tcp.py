@@ -59,6 +59,7 @@ class Ports:
 
     Attributes:
         addresses: where it listens, as "host:port" or a path, once open; where it did, once closed again.
+        doors: the same with the kind of each before it: "tcp", "tls", or "" for one that clients do not come to by an address.
     """
 
     def __init__(self, node: Node, descriptions: Sequence[str], reactor: Any) -> None:
@@ -70,6 +71,7 @@ class Ports:
         self._watch = LoopingCall(self._look_at_certificates)
         self._watch.clock = reactor
         self.addresses: list[str] = []
+        self.doors: list[tuple[str, str]] = []
 
     @inlineCallbacks
     def open(self) -> Any:
@@ -87,11 +89,14 @@ class Ports:
                 host = port.getHost()
                 name = host.name.decode() if hasattr(host, "name") else _address(host.host, host.port)
                 self.addresses.append(name)
+                behind = description.lower().startswith("haproxy:") or hasattr(host, "name")
+                self.doors.append(("" if behind else "tls" if isinstance(endpoint, TlsEndpoint) else "tcp", name))
                 strategy = self._node.router.strategy
                 log.info("listening on {address}", event="listening", address=name, node=self._node.name, strategy=strategy)
         except Exception:
             yield self.close()
             self.addresses.clear()
+            self.doors.clear()
             raise
         if self._certificates:
             self._watch.start(DAY)

@@ -81,7 +81,8 @@ class Tenure:
 
     Attributes:
         boot: as above; empty until it is made.
-        address: where other nodes reach this one; it stands in the lease from the next renewal on, or at once by `announce`.
+        address, clients: where other nodes and clients reach this one; they stand in the lease from the next renewal on, or at once by
+            `announce` and `invite`.
         look: what was seen last.
     """
 
@@ -114,19 +115,37 @@ class Tenure:
         self._taking: Deferred[None] | None = None
         self._over = False
         self._held = False
-        self.address = ""
+        self.address = self.clients = ""
         self.look = Look(clock(), ())
 
     @inlineCallbacks
     def _ask(self) -> Any:
         """Takes or renews the lease, and looks."""
         asked = self._clock()
-        leases = yield self._store.lease(self._name, self.boot, self.address, LEASE, self._load())
+        leases = yield self._store.lease(self._name, self.boot, self.address, LEASE, self._load(), self.clients)
         self.look = Look(asked, leases)
 
     def announce(self, address: str) -> None:
         """Has the lease say where other nodes reach this one, now if the name is held, else when it is taken."""
         self.address = address
+        self._soon()
+
+    def invite(self, clients: str) -> None:
+        """Has the lease say where clients reach this one, as soon."""
+        self.clients = clients
+        self._soon()
+
+    @inlineCallbacks
+    def withdraw(self) -> Any:
+        """Has the lease say, when this has fired, that no client is to come here; and looks, if the store lets it."""
+        self.clients = ""
+        if self._held and not self._over:
+            try:
+                yield self._ask()
+            except Exception as error:
+                log.warn("others may go on to send clients here: {why}", why=str(error))
+
+    def _soon(self) -> None:
         if self._timer is not None and self._held and not self._over:
             self._timer.reset(0.0)
 
