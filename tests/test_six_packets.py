@@ -585,12 +585,13 @@ class Devices(Served):
         raw, greeted = await self.user("carol"), await self.greeted()
         second = await self.serve(store=first.node.store, name="second")
         alice = await self.user("alice")
-        await first.stopService()
+        stopped = first.stopService()
         for here in (raw, greeted):
-            last = await here.ended()
-            assert last is not None
+            last = await here.first(lambda got: got.kind is Kind.NOTIFY, "a last frame")
+            await here.close()
             assert last.is_(Kind.NOTIFY, Command.REDIRECT)
             assert last.values == (0, second.addresses[0].encode())
+        await stopped
         await alice.send("bob", b"over here")
         await until(lambda: [message.text for message in bob.shown] == ["over here"], "the message")
         assert len(second.node.sessions) == 2

@@ -601,7 +601,7 @@ class Client(Service):
     def _ask(self, command: Command, **values: Any) -> Deferred[Any]:
         """One request; the Deferred has the values of its response."""
         session = self._session
-        if self._moved is None and (session is None or not session.open):
+        if self._moved is None and (session is None or not (session.open or session.redirect is not None)):
             return fail(_no_connection())
         wanted: Deferred[Any] = Deferred(lambda _: None)  # a cancelled one takes its answer and shows it to nobody
 

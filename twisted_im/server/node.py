@@ -246,7 +246,7 @@ class Node:
     def _send_away(self, pump: Pump, address: str) -> None:
         self.counters.redirected += 1
         last = notify(Command.REDIRECT, delay=0, address=address.encode("ascii"))
-        pump.disconnect(ImError(Disconnect.SHUTTING_DOWN), last=last)
+        pump.disconnect(ImError(Disconnect.SHUTTING_DOWN), last=last, after_you=True)
 
     def _renewed(self, look: Look) -> None:
         for call in self.on_renewed:
