@@ -19,6 +19,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import platform
 import re
 import reprlib
 import tomllib
@@ -29,12 +30,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from twisted_im.client.destination import split_address
 from twisted_im.core.connection import Limits
 from twisted_im.edge.endpoints import DEFAULT_LISTEN, explained, local_unless_said, parts_of, private_keys, usable
 from twisted_im.edge.peers import DEFAULT_PORT, usable_address, usable_port
 from twisted_im.server.authenticators import read_passwords
 from twisted_im.server.tokens import ALGORITHMS
-from twisted_im.service import capacity
+from twisted_im.service import DRAIN, capacity
 from twisted_im.storage.memory import MemoryStore
 from twisted_im.storage.sqlite import SqliteStore
 
@@ -338,6 +340,29 @@ class LinkAddress(Kind):
             yield f": {error}"
 
 
+class ClientAddress(Kind):
+    """Where clients come to."""
+
+    allowed = "takes HOST:PORT, or tls:HOST:PORT for clients that come by TLS"
+
+    def read(self, value: Any) -> Any:
+        try:
+            _, host, _ = split_address(value)
+        except (TypeError, ValueError):
+            raise ValueError from None
+        if host in ("0.0.0.0", "::") or not value.isascii():
+            raise ValueError
+        return value
+
+
+class ProcessCount(Number):
+    """A number of processes behind one port."""
+
+    def faults(self, value: Any) -> Iterator[str]:
+        if value > 1 and platform.system() != "Linux":
+            yield ": only Linux spreads connections over processes: run nodes at ports of their own instead"
+
+
 class Several(Kind):
     """One or more of another kind. In a variable they stand between spaces or commas; a flag is given several times.
 
@@ -497,6 +522,23 @@ SETTINGS: tuple[Setting, ...] = (
         example="sqlite:im.db",
     ),
     STORE_FOLDER,
+    Setting(
+        name="advertise", kind=Several(ClientAddress(), "im-1.example.org:7777"), default=None,
+        help="Where clients reach this node, for other nodes to send theirs to, if --listen does not say; tls:HOST:PORT for TLS.",
+        example=["tls:im-1.example.org:7778"],
+    ),
+    Setting(
+        name="processes", kind=ProcessCount(1, 256), default=1,
+        help="Nodes to run behind --listen, each a process, named NAME-1, NAME-2 and so on; they are kept up.", example=2,
+    ),
+    Setting(
+        name="share-port", kind=Switch(), default=False,
+        help="Let other processes of this user listen at the same TCP ports; connections are spread over them.", example=False,
+    ),
+    Setting(
+        name="drain", kind=Number(0, 600), default=int(DRAIN),
+        help="Seconds over which a node that stops sends its clients to other nodes, at most; 0: it does not.", example=20,
+    ),
     Setting(name="name", kind=Text(64), default="node", help="This node's name: in its greeting and its logs.", example="im-1"),
     Setting(
         name="standby", kind=Switch(), default=False,
@@ -626,6 +668,8 @@ def configured(
             mistakes.append(said.origin + words)
             found.pop(said.setting.name, None)  # nothing weaker is judged in its place
     if not mistakes:
+        if "processes" in found and found["processes"].value > 1 and found["strategy"].origin == DEFAULT:
+            found["strategy"] = Found("routed", found["processes"].origin)  # nodes of one store that do not link are of no use
         mistakes += _unfit(found, settings)
     for setting in settings:
         value, origin = found.get(setting.name, (None, ""))
@@ -647,6 +691,14 @@ def _unfit(found: Mapping[str, Found], settings: Sequence[Setting]) -> Iterator[
         if setting.only is not None and setting.name in said and value[setting.only[0]] not in setting.only[1]:
             name, values = setting.only
             yield f"{said[setting.name]} means something only with {' or '.join(f'--{name}={each}' for each in values)}"
+    if value.get("processes", 1) > 1:
+        if value["strategy"] == "single":
+            yield f"{said['strategy']}: single is for one process: say --strategy=routed or broadcast with --processes, or leave it out"
+        for each in value["listen"]:
+            if each.lower().removeprefix("haproxy:").startswith("unix:"):
+                yield f"{said['listen']}={each}: processes share TCP ports only: leave it out, or --processes"
+        if "link-listen" in said and parts_of(value["link-listen"]).get("port") != "0":
+            yield f"{said['link-listen']}: each process takes links at a port of its own: say port 0 there, or leave it out"
     if value.get("strategy") not in CLUSTERED:
         return
     if not STORES[value["store"].partition(":")[0]].file:

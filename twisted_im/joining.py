@@ -20,7 +20,7 @@ from twisted_im.config import CONFIG, DEFAULT
 from twisted_im.edge.endpoints import parts_of
 
 #: What each node has of its own, or what is this one's alone.
-_OWN = ("name", "listen", "link-listen", "link-certificate", "standby")
+_OWN = ("name", "listen", "advertise", "processes", "share-port", "link-listen", "link-certificate", "standby")
 
 
 def join(options: Any, server: Any) -> str:

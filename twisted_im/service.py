@@ -59,6 +59,7 @@ class ImServer(Service):
         advertise: where clients reach this node, for the others to send theirs there: "host:port", or "tls:host:port" for those who come by
             TLS; by default where it listens, unless that is every address of the machine.
         listen: endpoint strings, such as "tcp:7777:interface=127.0.0.1" or "tls:im.pem:port=7778" (see `twisted_im.edge.tls`).
+        share_port: other processes of the same user may listen at the same TCP ports; the kernel spreads connections over them.
         name: this node's name, unique in its cluster.
         features: callables that take the `Node` and register their commands; by default all that twisted_im has.
         limits: deadlines, windows and sizes.
@@ -89,6 +90,7 @@ class ImServer(Service):
         authenticator: Any,
         listen: Sequence[str] = ("tcp:7777:interface=127.0.0.1",),
         advertise: Sequence[str] = (),
+        share_port: bool = False,
         drain: float = DRAIN,
         name: str = "node",
         features: Sequence[Callable[[Node], object]] = FEATURES,
@@ -129,7 +131,7 @@ class ImServer(Service):
         )
         self.started: Deferred[None] = Deferred()
         self._told = told_elsewhere
-        self._ports = Ports(self.node, tuple(listen), reactor)
+        self._ports = Ports(self.node, tuple(listen), reactor, shared=share_port)
         self._advertise = tuple(advertise)
         self._drain = drain
 

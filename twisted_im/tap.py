@@ -27,6 +27,8 @@ from zope.interface import implementer
 
 from twisted_im.config import (
     CONFIG,
+    DEFAULT,
+    PREFIX,
     ROUTE_SETTINGS,
     SETTINGS,
     STORES,
@@ -45,6 +47,7 @@ from twisted_im.edge.endpoints import DEFAULT_LISTEN, explained
 from twisted_im.edge.peers import DEFAULT_PORT, LinkEnds, LinkFault
 from twisted_im.joining import join
 from twisted_im.jsonlog import JsonLog
+from twisted_im.processes import Processes
 from twisted_im.routing.broadcast import BroadcastRouter
 from twisted_im.routing.link import link_limits
 from twisted_im.routing.mesh import MeshRouter
@@ -296,7 +299,7 @@ class ImService(MultiService):
         if self.ends is not None:
             self.ends.reload()
         for each in self:
-            if isinstance(each, ImServer):
+            if isinstance(each, ImServer | Processes):
                 each.reload()
 
     def startService(self) -> None:
@@ -462,6 +465,29 @@ def _route_service(options: RouteOptions) -> ImService:
     return service
 
 
+def _processes(options: Options) -> Processes:
+    """Several nodes as children of this process: what was said to this one in any way, each is told by flags."""
+    said: list[str] = []
+    for setting in options.settings:
+        value, origin = options.found[setting.name]
+        if origin != DEFAULT and value is not False and setting.name not in ("processes", "name", "listen", "share-port"):
+            items = value if isinstance(value, list) else [value]
+            said += [setting.flag] if value is True else [f"{setting.flag}={item}" for item in items]
+
+    def words(name: str, listen: Sequence[str]) -> list[str]:
+        return [*said, f"--name={name}", *(f"--listen={each}" for each in listen), "--share-port"]
+
+    reactor = (options.runner or {}).get("reactor")
+    return Processes(
+        [f"{options['name']}-{number}" for number in range(1, options["processes"] + 1)],
+        words,
+        options["listen"],
+        reactor=_reactor(),
+        before=[f"--reactor={reactor}"] if isinstance(reactor, str) else [],
+        environment={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
+    )
+
+
 def makeService(options: Options) -> ImService:
     """The service that these options describe."""
     if not _reactor().getDelayedCalls():
@@ -471,6 +497,10 @@ def makeService(options: Options) -> ImService:
         log.warn("{warning}", warning=warning)
     if isinstance(chosen, RouteOptions):
         return _route_service(chosen)
+    if options["processes"] > 1:
+        service = ImService(options.runner, options.data)
+        _processes(options).setServiceParent(service)
+        return service
     kind, _, path = options["store"].partition(":")
     engine = STORES[kind]
     file = path or Path(options["data"], engine.file)
@@ -496,6 +526,9 @@ def makeService(options: Options) -> ImService:
         router=_router(options, service),
         authenticator=authenticator,
         listen=options["listen"],
+        advertise=options["advertise"] or (),
+        share_port=options["share-port"],
+        drain=options["drain"],
         name=options["name"],
         limits=Limits(**{field.name: options[key] for field in fields(Limits) if (key := field.name.replace("_", "-")) in options}),
         most=options["connections"] or None,
@@ -505,6 +538,6 @@ def makeService(options: Options) -> ImService:
         broken=service.fail,
     )
     server.setServiceParent(service)
-    if service.ends is not None:
+    if service.ends is not None and not options["share-port"]:
         server.started.addCallback(lambda _: log.info("another node joins by: {command}", event="join", command=join(options, server)))
     return service
