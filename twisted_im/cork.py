@@ -322,6 +322,7 @@ class CorkedReactor:
                 shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 shared.bind((interface, port))
                 shared.listen(backlog)
+                shared.setblocking(False)
             except OSError as error:
                 raise CannotListenError(interface, port, error) from None
             return self._reactor.adoptStreamPort(shared.fileno(), family, factory)
