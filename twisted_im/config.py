@@ -529,7 +529,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         name="processes", kind=ProcessCount(1, 256), default=1,
-        help="Nodes to run behind --listen, each a process, named NAME-1, NAME-2 and so on; they are kept up.", example=2,
+        help="Nodes to run behind --listen, each a process, named NAME-1, NAME-2 and so on; they are kept up.", example=1,
     ),
     Setting(
         name="share-port", kind=Switch(), default=False,
