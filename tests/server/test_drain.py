@@ -8,39 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from twisted.application.service import Service
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.python.failure import Failure
 
 from twisted_im.client.values import Life, Standing
-from twisted_im.cork import corked
 from twisted_im.faults.recorder import Recorder
 from twisted_im.oracle import Event, Healed, Oracle, Quiet, Refused
-from twisted_im.routing.mesh import MeshRouter
+from twisted_im.sim.cluster import mesh, star
 from twisted_im.sim.devices import MemoryJournal
 from twisted_im.sim.disk import SimDisk
 from twisted_im.sim.world import PORT, Process, World
 
 NAMES = ("first", "second", "third")
-LINKS = 7900
 #: Seconds that a node may take to stop (R20), and that a client may take to be back.
 LONGEST, SOON = 60.0, 2.0
-
-
-def mesh(process: Process) -> MeshRouter:
-    """A router that links to the others of its world."""
-    reactor = corked(process.reactor)
-
-    def reach(address: str) -> Any:
-        _, host, port = address.split(":")
-        return TCP4ClientEndpoint(reactor, host, int(port))
-
-    ends = SimpleNamespace(port=TCP4ServerEndpoint(reactor, LINKS), scheme="tcp", secret=b"known to all of this world", reach=reach)
-    return MeshRouter(ends, random=process.random.randbytes)
 
 
 class Device(Service):
@@ -100,12 +84,12 @@ class Cluster:
         devices: all that are there.
     """
 
-    def __init__(self, seed: int | str, *, store: str = "model", users: int = 3, **options: Any) -> None:
+    def __init__(self, seed: int | str, *, store: str = "model", users: int = 3, router: Any = mesh, **options: Any) -> None:
         self.world = World(seed)
         self.disk = SimDisk(self.world, self.world.chance("disk"))
         self.events: list[Event] = []
         make = self.disk.sqlite if store == "sqlite" else self.disk.model
-        self.nodes = {name: self.world.server(name, store=make, machine="rack", router=mesh, **options) for name in NAMES}
+        self.nodes = {name: self.world.server(name, store=make, machine="rack", router=router, **options) for name in NAMES}
         self.world.run_until(lambda: all(self.knows_all(name) for name in NAMES))
         people = [f"user{number}" for number in range(users)]
         self.devices: list[Device] = []
@@ -180,11 +164,15 @@ def rolling(seed: int | str, **options: Any) -> Counter[str]:
         cluster.close()
 
 
+ROUTERS = {"mesh": mesh, "star": star(), "broadcast": star(broadcast=True)}
+
+
+@pytest.mark.parametrize("router", [*ROUTERS])
 @pytest.mark.parametrize("store", ["model", "sqlite"])
-@pytest.mark.parametrize("seed", range(6))
-def test_a_rolling_restart(seed: int, store: str) -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_a_rolling_restart(seed: int, store: str, router: str) -> None:
     """If this fails, an upgrade of a cluster shows errors to people, or costs them messages."""
-    counts = rolling(seed, store=store)
+    counts = rolling(seed, store=store, router=ROUTERS[router])
     assert counts["Accepted"] > 100, "it was no test"
 
 

@@ -28,8 +28,8 @@ COMMAND = [sys.executable, "-m", "twisted_im.sim"]
 PLANTED = [
     sys.executable,
     "-c",
-    "import sys; from functools import partial; from twisted_im.sim import devices;"
-    "devices.Recorder = partial(devices.Recorder, plant='repeat');"
+    "import sys; from twisted_im.faults.recorder import Recorder;"
+    "Recorder.__init__.__kwdefaults__['plant'] = 'repeat';"
     "from twisted_im.sim.__main__ import main; sys.exit(main(sys.argv[1:]))",
 ]
 

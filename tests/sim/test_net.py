@@ -8,7 +8,8 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.trial.unittest import TestCase
 
 from tests.sim.contract import ConnectContract, End, OnTwisted, Simulated, Talk
-from twisted_im.sim.pipe import LONGEST_RESEND, RECEIVE_BUFFER, SEGMENT, SEND_BUFFER
+from twisted_im.sim.links import RECEIVE_BUFFER, SEND_BUFFER
+from twisted_im.sim.pipe import LONGEST_RESEND, SEGMENT
 
 SEEDS = pytest.mark.parametrize("seed", range(4))
 

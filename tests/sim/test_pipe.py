@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from twisted_im.sim.agenda import Agenda
-from twisted_im.sim.links import Links
-from twisted_im.sim.pipe import RECEIVE_BUFFER, SEGMENT, SEND_BUFFER, Pipe
+from twisted_im.sim.links import RECEIVE_BUFFER, SEND_BUFFER, Links
+from twisted_im.sim.pipe import SEGMENT, Pipe
 from twisted_im.sim.trace import Trace
 
 

@@ -74,6 +74,11 @@ class MeshRouter:
         stopped: Deferred[None] = links.stop()
         return stopped
 
+    @property
+    def known(self) -> int:
+        """Sessions elsewhere that it knows of."""
+        return self._table.entries
+
     # ---- who is there
 
     def _look(self, look: Look) -> None:
@@ -126,7 +131,7 @@ class MeshRouter:
     def attach(self, session: Any) -> Deferred[Any] | None:
         self._incoming.attach(session.user)
         told = [link.attach([attachment(session)]) for link in self._links]
-        return DeferredList(told) if told else None
+        return DeferredList(told, consumeErrors=True) if told else None  # who does not wait any more leaves them alone
 
     def detach(self, session: Any) -> None:
         self._incoming.detach(session.user)

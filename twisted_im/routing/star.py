@@ -2,8 +2,12 @@
 
 Strategy: a node has a link to each route server, and none to other nodes. A route server says whom it reaches, and who of these has
 acknowledged this node: those are *heard*, since what they send by it comes here. A node that a route server lists can be sent to by it,
-so an origin takes the first route server that reaches all other live nodes, or as many as it takes; a message that comes twice is
+so an origin takes the first route server that reaches all whom any reaches, or as many as it takes; a message that comes twice is
 dropped by the clients, by its seq. Who is covered by none reads the store (`twisted_im.server.doubt`).
+
+With several route servers there is a moment to be careful about. Whoever loses one does not know who else relies on it still: an origin may
+send by it for as long as it has not noticed. So a node that has lost a route server, or is told that one has lost a peer, hears
+nobody of those by the others either until that must have been noticed.
 
 The two schemes differ in one thing. With `broadcast` nobody tells where a session is: a route server copies everything to every other node,
 and each looks for the audience among its sessions. With the star the nodes tell the route servers, which send one copy to each node that
@@ -14,7 +18,7 @@ Route servers are found in the leases of the nodes that have one of their own, o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
@@ -77,8 +81,10 @@ class StarRouter:
         self._linkers: dict[str, Linker] = {}
         self._servers: dict[Link, _Server] = {}
         self._heard: dict[tuple[str, bytes], None] = {}
-        self._others: dict[str, None] = {}  # live nodes but for this one
+        self._others: dict[str, bytes] = {}  # live nodes but for this one → the boot of the run that lives
         self._chosen: list[Link] | None = None
+        self._careful: dict[str, float] = {}  # those who are not heard before a time
+        self._timer: Any = None
 
     @inlineCallbacks
     def start(self, up: Any) -> Any:
@@ -95,6 +101,9 @@ class StarRouter:
         if self._links is None:
             return None
         self._incoming.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         links, self._links = self._links, None
         self._linkers.clear()
         parts = [links.stop()]
@@ -107,8 +116,8 @@ class StarRouter:
     def _look(self, look: Look) -> None:
         if self._links is None:
             return
-        self._others = {lease.node: None for lease in look.leases if lease.node != self._up.name}
-        self._chosen = None
+        self._others = {lease.node: lease.boot for lease in look.leases if lease.node != self._up.name}
+        self._judge(self._up.turn.now() - NOTICED)
         wanted = dict.fromkeys(self._named or [lease.address for lease in look.leases if lease.address])
         for address in [address for address in self._linkers if address not in wanted]:
             self._linkers.pop(address).stop()
@@ -126,6 +135,7 @@ class StarRouter:
         if self.attaches:
             rows = [attachment(session) for session in self._up.sessions]
             link.attach(rows, whole=True).addCallback(self._acknowledged, server)
+            self._judge(self._up.turn.now())
         else:
             server.knows = True
 
@@ -135,18 +145,42 @@ class StarRouter:
 
     def link_down(self, link: Link) -> None:
         self._servers.pop(link, None)
+        if self._servers:
+            self._be_careful(self._others)
         self._judge(link.heard - NOTICED)
 
     def nodes(self, link: Link, rows: Sequence[Reached]) -> None:
         server = self._servers[link]
-        server.reaches = {row.name: None for row in rows}
+        before, server.reaches = server.reaches, {row.name: None for row in rows}
+        if len(self._servers) > 1:
+            self._be_careful([name for name in before if name not in server.reaches])
         server.heard = {(row.name, row.boot): None for row in rows if row.heard}
         self._judge(self._up.turn.now() - NOTICED)
 
+    def _be_careful(self, names: Iterable[str]) -> None:
+        """A route server that these may rely on has gone, or has lost them."""
+        until = self._up.turn.now() + NOTICED
+        for name in names:
+            self._careful[name] = until
+        if self._careful and self._timer is None and self._links is not None:
+            self._timer = self._up.turn.reactor.callLater(NOTICED, self._calm)
+
+    def _calm(self) -> None:
+        self._timer = None
+        now = self._up.turn.now()
+        self._careful = {name: until for name, until in self._careful.items() if until > now}
+        if self._careful:
+            self._timer = self._up.turn.reactor.callLater(max(self._careful.values()) - now, self._calm)
+        self._judge(now)
+
     def _judge(self, since: float) -> None:
-        """Tells the node who is heard now, and who is no longer; `since` is when the latter surely were."""
+        """Tells the node who is heard now, and who is no longer; `since` is when the latter surely were. Only the run that lives is heard:
+        a route server may not have noticed yet that an older one has gone."""
         self._chosen = None
-        before, self._heard = self._heard, {key: None for server in self._servers.values() if server.knows for key in server.heard}
+        servers = list(self._servers.values())
+        come = {key for server in servers for key in server.heard} if all(server.knows for server in servers) else ()
+        heard = {(name, boot): None for name, boot in self._others.items() if (name, boot) in come and name not in self._careful}
+        before, self._heard = self._heard, heard
         for key in before:
             if key not in self._heard:
                 self._up.doubt(key[0], since)
@@ -169,7 +203,7 @@ class StarRouter:
         self._incoming.attach(session.user)
         if not self.attaches or not self._servers:
             return None
-        return DeferredList([link.attach([attachment(session)]) for link in self._servers])
+        return DeferredList([link.attach([attachment(session)]) for link in self._servers], consumeErrors=True)
 
     def detach(self, session: Any) -> None:
         self._incoming.detach(session.user)
@@ -179,22 +213,24 @@ class StarRouter:
 
     def route(self, envelopes: Sequence[Envelope]) -> int:
         reached: int = self._incoming.own(envelopes)
-        wanted = [envelope for envelope in envelopes if envelope[1]] if self._others else ()
+        if self._chosen is None:
+            self._chosen = self._choose()
+        wanted = [envelope for envelope in envelopes if envelope[1]] if self._chosen else ()
         if wanted:
-            if self._chosen is None:
-                self._chosen = self._choose()
             for link in self._chosen:
                 link.forward(wanted)
                 self._up.counters.copies_sent += len(wanted)
         return reached
 
     def _choose(self) -> list[Link]:
-        """The first route server, by name, that reaches all others; or several, each of which adds some."""
+        """The first route server, by name, that reaches all whom any reaches, since they rely on that; or several, each of which adds some.
+        Who lives is not asked: this node may see another later than that one hears it."""
         servers = sorted(self._servers.items(), key=lambda item: item[0].peer.name)
+        left = {name: None for _, server in servers for name in server.reaches}
         for link, server in servers:
-            if all(name in server.reaches for name in self._others):
+            if left and all(name in server.reaches for name in left):
                 return [link]
-        chosen, left = [], dict(self._others)
+        chosen = []
         for link, server in servers:
             found = [name for name in left if name in server.reaches]
             if found:

@@ -13,9 +13,10 @@ from random import Random
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.internet.defer import Deferred
 
 from twisted_im.client.state import Kept
-from twisted_im.client.values import Life, Standing
+from twisted_im.client.values import Life, Message, Standing
 from twisted_im.faults.recorder import Recorder
 from twisted_im.oracle import Accepted, Event, Refused, Sent, Shown
 from twisted_im.sim.world import PORT, Process, World
@@ -69,6 +70,37 @@ class MemoryJournal:
         """It is kept."""
 
 
+class _Application(Recorder):
+    """A recorder that takes its time.
+
+    Args:
+        taking: seconds for each message, on average.
+        reactor, random: see `Client`.
+    """
+
+    def __init__(self, *arguments: Any, taking: float, reactor: Any, random: Random, **named: Any) -> None:
+        self._taking = taking
+        self._reactor = reactor
+        self._random = random
+        self._busy: Any = None
+        super().__init__(*arguments, reactor=reactor, random=random, **named)
+
+    def leave(self) -> None:
+        """Ends with what there is at once, since the process is going to end."""
+        self._taking = 0.0
+        if self._busy is not None and self._busy.active():
+            self._busy.reset(0)
+
+    def _show(self, message: Message) -> Deferred[None] | None:  # type: ignore[override]  # it is `on_message`, which may wait
+        if not self._taking:
+            super()._show(message)
+            return None
+        shown: Deferred[None] = Deferred()
+        shown.addCallback(lambda _: super(_Application, self)._show(message))
+        self._busy = self._reactor.callLater(self._random.expovariate(1 / self._taking), shown.callback, None)
+        return shown
+
+
 class Device(Service):
     """One device of a run, as the service of its process.
 
@@ -78,16 +110,25 @@ class Device(Service):
         journal: outlives the process.
         back: seconds after which the application comes back by itself, when the server has told it not to: another process had logged in as
             the same device.
+        taking: seconds that the application takes for a message, on average.
         options: for `Client`.
     """
 
     def __init__(
-        self, process: Process, name: str, at: tuple[str, ...], journal: MemoryJournal, *, back: float | None, **options: Any
+        self,
+        process: Process,
+        name: str,
+        at: tuple[str, ...],
+        journal: MemoryJournal,
+        *,
+        back: float | None,
+        taking: float = 0.0,
+        **options: Any,
     ) -> None:
         self._process = process
         self._back = back
         user, _, device = name.partition("/")
-        self.recorder = Recorder(
+        self.recorder = _Application(
             journal,
             user,
             device,
@@ -98,6 +139,7 @@ class Device(Service):
             reactor=process.reactor,
             clock=process.clock,
             wall=process.wall,
+            taking=taking,
             **options,
         )
 
@@ -107,6 +149,7 @@ class Device(Service):
 
     def stopService(self) -> Any:
         super().stopService()
+        self.recorder.leave()
         return self.recorder.client.stopService()
 
     def _moved(self, standing: Standing) -> None:

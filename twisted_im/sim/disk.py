@@ -36,11 +36,13 @@ from twisted_im.storage.sqlite_check import findings
 SYNC = 0.003
 #: What can be wrong with a disk → what it means for the next write.
 TROUBLES = {
-    "full": "nothing is kept, and it may be tried again",
+    "full": "of every other write nothing is kept, and it may be tried again",
     "slow": "a write takes a second or so",
     "error": "an I/O error, and nothing is on the disk",
     "lost": "an I/O error, but all is on the disk",
 }
+#: Seconds that a write takes on average, on a disk with this trouble.
+_TAKES = {"slow": 1.0, "full": 0.2}
 #: An fsync that failed, as SQLite names it.
 _IOERR_FSYNC = sqlite3.SQLITE_IOERR | 4 << 8
 #: In memory where there is such a place: these disks are not there to be waited for.
@@ -86,11 +88,15 @@ class SimDisk:
 
     def takes(self) -> float:
         """Seconds that a write takes now, on average."""
-        return 1.0 if self.trouble == "slow" else SYNC
+        return _TAKES.get(self.trouble, SYNC)
+
+    def is_full(self) -> bool:
+        """Whether a write finds no room now: somebody else makes room now and then, and takes it."""
+        return self.trouble == "full" and self._chance.random() < 0.5
 
     def instead(self) -> tuple[Failure, bool] | None:
         """How a write ends now; see `SimPool`."""
-        if self.trouble == "full":
+        if self.is_full():
             return Failure(_sqlite_error("database or disk is full", sqlite3.SQLITE_FULL)), False
         if self.trouble in ("error", "lost"):
             return Failure(_sqlite_error("disk I/O error", _IOERR_FSYNC)), self.trouble == "lost"
@@ -261,7 +267,9 @@ class ModelStore:
         return done
 
     def _takes(self) -> float:
-        return self._disk.takes() * (0.5 + self._chance.random())
+        """Most are fast, a few are not; see `SimPool`."""
+        chance = self._chance.random
+        return self._disk.takes() * (0.5 + chance() if chance() < 0.95 else 20 * chance())
 
     def _begin(self) -> None:
         self._under_way = list(self._waiting)
@@ -275,7 +283,7 @@ class ModelStore:
         """The moment in which all that is under way is on the disk, or is not."""
         trouble = self._disk.trouble
         results: list[Any] = []
-        if trouble == "full":
+        if self._disk.is_full():
             results = [ImError(Status.UNAVAILABLE, "the disk is full", retry_after=1000)] * len(self._under_way)
         elif trouble == "error" or not self._is_tenant():
             self._broken = StoreError("the disk failed" if trouble == "error" else f"another process has become the node of {self._name}")

@@ -13,6 +13,11 @@ from typing import Any
 from twisted_im.sim.agenda import Agenda
 from twisted_im.sim.trace import Trace
 
+#: Bytes that a sender's kernel takes before it has to wait, and that a receiver's holds for a reader, unless somebody says otherwise:
+#: Linux begins with 16 KiB and 128 KiB; less here, so that full buffers are met often.
+SEND_BUFFER = 32 * 1024
+RECEIVE_BUFFER = 64 * 1024
+
 
 class Links:
     """The hosts of a world, and what is between them.
@@ -23,6 +28,7 @@ class Links:
 
     Attributes:
         latencies: (lowest, highest) base latency of a link, in seconds; each direction of each link draws its own from it.
+        buffers: bytes of a sender's and of a receiver's kernel; see `SEND_BUFFER`.
         refusing: hosts that refuse new connections.
         dark: hosts without power.
         slow: host → seconds that it lets pass between two reads, and bytes that it reads at a time.
@@ -33,6 +39,7 @@ class Links:
         self.chance = chance
         self.trace = trace
         self.latencies = 0.0002, 0.01
+        self.buffers = SEND_BUFFER, RECEIVE_BUFFER
         self.refusing: dict[str, int] = {}
         self.dark: dict[str, None] = {}
         self.slow: dict[str, tuple[float, int]] = {}

@@ -22,13 +22,15 @@ class Victim(Protocol):
     """What faults are done to.
 
     Attributes:
-        servers: their processes.
+        servers: the nodes' processes.
+        hosts: these, and the route servers'.
         devices: "user/device" → its process.
     """
 
     world: World
     disk: SimDisk
     servers: dict[str, Process]
+    hosts: dict[str, Process]
     devices: dict[str, Process]
 
     def twin(self, device: str) -> Process:
@@ -40,23 +42,23 @@ def _nothing() -> None:
 
 
 def _kill(run: Victim, fault: Fault) -> Mend:
-    run.servers[fault.target].kill()
-    return run.servers[fault.target].start
+    run.hosts[fault.target].kill()
+    return run.hosts[fault.target].start
 
 
 def _power(run: Victim, fault: Fault) -> Mend:
-    machine = run.servers[fault.target].machine.name
+    machine = run.hosts[fault.target].machine.name
     run.world.power_off(machine)
     return lambda: run.world.power_on(machine)
 
 
 def _freeze(run: Victim, fault: Fault) -> Mend:
-    run.servers[fault.target].freeze()
-    return run.servers[fault.target].thaw
+    run.hosts[fault.target].freeze()
+    return run.hosts[fault.target].thaw
 
 
 def _stop(run: Victim, fault: Fault) -> Mend:
-    process = run.servers[fault.target]
+    process = run.hosts[fault.target]
     process.stop()
     return process.start
 
@@ -122,7 +124,7 @@ def _clog(run: Victim, fault: Fault) -> Mend:
 
 
 def _refuse(run: Victim, fault: Fault) -> Mend:
-    host, refusing = run.servers[fault.target].host, run.world.links.refusing
+    host, refusing = run.hosts[fault.target].host, run.world.links.refusing
     refusing[host] = refusing.get(host, 0) + 1
 
     def mend() -> None:
@@ -139,6 +141,11 @@ def _slow(run: Victim, fault: Fault) -> Mend:
     return lambda: slow.pop(host, None)
 
 
+def _split(run: Victim, fault: Fault) -> Mend:
+    one, _, other = fault.target.partition("+")
+    return run.world.partition(one, other, one_way=fault.kind == "leak")
+
+
 def _trouble(trouble: str) -> Callable[[Victim, Fault], Mend]:
     def begin(run: Victim, fault: Fault) -> Mend:
         run.disk.trouble = trouble
@@ -153,7 +160,7 @@ def _trouble(trouble: str) -> Callable[[Victim, Fault], Mend]:
 
 
 def _clock(run: Victim, fault: Fault) -> Mend:
-    machine = run.servers[fault.target].machine
+    machine = run.hosts[fault.target].machine
     step = (fault.amount - 0.5) * 7200.0
     machine.ahead += step
 
@@ -184,6 +191,8 @@ _KINDS: dict[str, Callable[[Any, Fault], Mend]] = {
     "error": _trouble("error"),
     "lost": _trouble("lost"),
     "clock": _clock,
+    "split": _split,
+    "leak": _split,
 }
 
 

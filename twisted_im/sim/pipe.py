@@ -12,10 +12,6 @@ from typing import Any
 
 from twisted_im.sim.links import Links
 
-#: Bytes that a sender's kernel takes before it has to wait, and that a receiver's kernel holds for a reader: Linux begins with 16 KiB and
-#: 128 KiB; less here, so that full buffers are met often.
-SEND_BUFFER = 32 * 1024
-RECEIVE_BUFFER = 64 * 1024
 #: Bytes in a segment, at most (Ethernet).
 SEGMENT = 1460
 #: Seconds until a segment is sent again for the first time, and the longest pause (RFC 6298; Linux has 200 ms and 120 s).
@@ -55,7 +51,7 @@ class Pipe:
     @property
     def room(self) -> int:
         """Bytes that the sender's kernel takes now: it keeps a copy of each until it is acknowledged."""
-        return SEND_BUFFER - len(self._waiting) - self._flying - (self._arrived - self.taken)
+        return self._links.buffers[0] - len(self._waiting) - self._flying - (self._arrived - self.taken)
 
     def write(self, data: bytes) -> int:
         """Takes what there is room for, and gives how much that was."""
@@ -74,7 +70,7 @@ class Pipe:
     def fly(self) -> None:
         """Sends as much as the receiver has room for."""
         waiting = self._waiting
-        while waiting and not self.dead and self._flying + len(self.inbox) < RECEIVE_BUFFER:
+        while waiting and not self.dead and self._flying + len(self.inbox) < self._links.buffers[1]:
             size = SEGMENT if self._chance.random() < 0.8 else self._chance.randint(1, SEGMENT)
             segment = bytes(waiting[:size])
             del waiting[:size]
@@ -139,7 +135,7 @@ class Pipe:
 
     def read(self, most: int) -> bytes:
         """Takes bytes out of the receiver's buffer."""
-        full = self._flying + len(self.inbox) >= RECEIVE_BUFFER
+        full = self._flying + len(self.inbox) >= self._links.buffers[1]
         data = bytes(self.inbox[:most])
         del self.inbox[:most]
         if full and data:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogLevel, globalLogBeginner, globalLogPublisher
@@ -27,10 +28,11 @@ from twisted_im.faults.recorder import device_id
 from twisted_im.oracle import Accepted, Event, Healed, Member, Oracle, Quiet, Sent
 from twisted_im.oracle import Fault as Broken
 from twisted_im.server.names import user_key
+from twisted_im.sim.cluster import mesh, route_server, star
 from twisted_im.sim.devices import Device, MemoryJournal, noted
 from twisted_im.sim.disk import SimDisk
 from twisted_im.sim.nemesis import begin
-from twisted_im.sim.scenario import Fault, Scenario
+from twisted_im.sim.scenario import CLUSTERS, Fault, Scenario
 from twisted_im.sim.trace import Step
 from twisted_im.sim.world import Process, World
 
@@ -53,8 +55,13 @@ INVARIANTS = {
     "C0": "cursors, receipts and the heads of logs never go back",
     "E0": "no program logs an error that nobody has caused",
     "F0": "the store's file is whole",
+    "O1": "the messages of a device stand in the order in which it has sent them",
+    "K0": "in the end each node of a cluster hears every other",
+    "K1": "in the end each node of a mesh knows exactly the sessions that live elsewhere",
     "S0": "in the end a server serves, every device is online, and whatever is asked to end ends",
     "S1": "a server's sessions are the devices that are online",
+    "S2": "a connection on which nothing comes ends after the time of its heartbeat and of a ping",
+    "S3": "in the end one process serves as a node, and not two",
     "T0": "a program that has ended leaves no timer behind",
     "X0": "the simulator itself comes to the end of a run",
 }
@@ -107,16 +114,17 @@ class _Run:
     """A run that goes on.
 
     Attributes:
-        servers, devices: their processes, by name; see `nemesis.Victim`.
+        servers, hosts, devices: processes, by name; see `nemesis.Victim`.
         events: what the oracle is to judge.
     """
 
     def __init__(self, scenario: Scenario, keep_trace: bool) -> None:
         self.scenario = scenario
         self.world = World(scenario.seed, keep_trace=keep_trace)
-        self.world.links.latencies = scenario.latencies
+        self.world.links.latencies, self.world.links.buffers = scenario.latencies, scenario.buffers
         self.disk = SimDisk(self.world, self.world.chance("disk"))
         self.servers: dict[str, Process] = {}
+        self.hosts: dict[str, Process] = {}
         self.devices: dict[str, Process] = {}
         self.events: list[Event] = []
         self.accepted: dict[str, tuple[int, int]] = {}
@@ -151,6 +159,7 @@ class _Run:
                     process.kill()
                 self.disk.close()
             gc.collect()  # a failure that nobody has looked at is logged when it is thrown away
+        self.violations += self._in_order()
         world = self.world
         oracle = Oracle()
         for number, event in enumerate(self.events):
@@ -173,12 +182,15 @@ class _Run:
         scenario, world = self.scenario, self.world
         make = self.disk.sqlite if scenario.store == "sqlite" else self.disk.model
         machine = "rack" if scenario.store == "sqlite" else ""  # a file is for the processes of one machine
+        for name in scenario.route_servers:
+            self.hosts[name] = route_server(world, name, again=SUPERVISED)
         for name in scenario.servers:
-            self.servers[name] = world.server(
+            self.servers[name] = self.hosts[name] = world.server(
                 name,
                 store=make,
+                router=self._router(),
                 machine=machine,
-                node="node",
+                node=name if scenario.topology in CLUSTERS else "node",
                 standby=scenario.topology == "standby",
                 again=SUPERVISED,
                 limits=LIMITS,
@@ -200,14 +212,23 @@ class _Run:
             journal = MemoryJournal(lambda event, name=name: self._told(name, event))  # type: ignore[misc]  # a lambda's default
             self.devices[name] = world.process(name, self._device(name, journal))
 
+    def _router(self) -> Callable[[Process], Any] | None:
+        """What makes the nodes' routers."""
+        scenario = self.scenario
+        if scenario.topology == "mesh":
+            return mesh
+        return star(scenario.route_servers, broadcast=scenario.topology == "broadcast") if scenario.topology in CLUSTERS else None
+
     def _device(self, name: str, journal: MemoryJournal) -> Callable[[Process], Device]:
         scenario = self.scenario
+        first = crc32(name.encode()) % len(scenario.servers) if scenario.topology in CLUSTERS else 0
+        at = scenario.servers[first:] + scenario.servers[:first]  # so that all nodes have some
 
         def program(process: Process) -> Device:
             process.on_over.append(
                 lambda killed: journal.state.crash(self.world.chance(f"{name} {process.runs} crash")) if killed else None
             )
-            return Device(process, name, scenario.servers, journal, back=PERSON, catch_up=scenario.catch_up)
+            return Device(process, name, at, journal, back=PERSON, catch_up=scenario.catch_up, taking=scenario.taking)
 
         return program
 
@@ -216,7 +237,7 @@ class _Run:
         self._twins += 1
         user, _, name = device.partition("/")
         process = f"{device} again {self._twins}"
-        at = ",".join(self.servers)
+        at = ",".join(reversed(self.servers) if self.scenario.topology in CLUSTERS else self.servers)
         self.world.client(user, at=at, name=process, device=device_id(user, name), on_message=lambda message: Deferred())
         return self.world.processes[process]
 
@@ -263,7 +284,9 @@ class _Run:
         mends, self._mends = self._mends, []
         for mend in mends:
             mend()
-        for process in (*self.servers.values(), *self.devices.values()):
+        for process in self.devices.values():  # one that was asked to end while it was stopped does so when it goes on
+            process.again = PERSON
+        for process in (*self.hosts.values(), *self.devices.values()):
             process.thaw()
             process.start()
             if isinstance(process.service, Device):  # whoever waits for the network is told that it is back
@@ -285,14 +308,17 @@ class _Run:
                 return False
             if device.recorder.covered < self._expected[name]:
                 return False
-        serving = self.serving()  # a device may not know yet that its server has lost its power
-        return serving is not None and len(serving.service.node.sessions) == len(self.devices)
+        serving = list(filter(_serves, self.servers.values()))  # one may not know yet that another has its place
+        # nor a device that its server has lost its power
+        nodes = len(self.servers) if self.scenario.topology in CLUSTERS else 1
+        here = sum(len(process.service.node.sessions) for process in serving)
+        return len(serving) == nodes and here == len(self.devices) and not any(process.service.node.doubts.open for process in serving)
 
     def _stop(self) -> None:
         """Everything ends in good order, and leaves nothing behind."""
         for process in self.world.processes.values():
             process.again = None
-        for some in (self.devices, self.servers):
+        for some in (self.devices, self.hosts):
             for process in some.values():
                 process.stop()
             self._until(lambda: not any(process.alive for process in some.values()), "a process does not end", STOP)  # noqa: B023
@@ -317,10 +343,20 @@ class _Run:
                 if device != sender and device.partition("/")[0] in users:
                     self._expected[device] += 1
 
+    def _in_order(self) -> Iterator[str]:
+        """One line for each message that stands before one which the same device has sent earlier."""
+        last: dict[tuple[str, int], int] = {}
+        for client_id, (device, _) in self._senders.items():
+            conversation, seq = self.accepted.get(client_id, (0, 0))
+            if seq < last.get((device, conversation), 0):
+                yield f"O1: {device} has sent {client_id} after what is seq {last[device, conversation]} of {conversation}, but it is {seq}"
+            elif seq:
+                last[device, conversation] = seq
+
     def serving(self) -> Process | None:
         """The server that serves."""
         for process in self.servers.values():
-            if process.alive and process.service is not None and process.service.addresses:
+            if _serves(process):
                 return process
         return None
 
@@ -375,6 +411,10 @@ def _no_collections() -> Iterator[None]:
             gc.enable()
 
 
+def _serves(process: Process) -> bool:
+    return bool(process.alive and process.service is not None and process.service.addresses)
+
+
 class _GaveUp(Exception):
     """A run cannot go on."""
 
@@ -394,6 +434,7 @@ class _Watch:
         self._marks: dict[tuple[str, object, int], int] = {}
         self._devices: list[tuple[bytes, bytes]] = []
         self._said: dict[str, None] = {}
+        self._silent: dict[Any, float] = {}
 
     def _say(self, text: str) -> None:
         if text not in self._said:
@@ -403,6 +444,7 @@ class _Watch:
     def look(self) -> None:
         """Looks at the disk and at every server."""
         self._look_at_disk()
+        self._look_for_silence()
         for process in self._run.servers.values():
             if process.alive and process.service is not None:
                 self._look_at_node(process.name, process.service.node)
@@ -435,14 +477,45 @@ class _Watch:
             session = pump.context
             if pump.connection.state is State.OPEN and node.sessions.get(session.user, session.device) is not session:
                 self._say(f"S1: {name} has an open connection of a session that it does not know")
+        for session in node.sessions:
+            if session.pump not in node.pumps:
+                self._say(f"S1: {name} has a session whose connection is gone")
         if len(node.ledger.messages) > 30_000:
             self._say(f"B0: {name} holds {len(node.ledger.messages)} messages for its store")
+
+    def _look_for_silence(self) -> None:
+        """Connections that say nothing for longer than they may; a process that was stopped has a moment to find them."""
+        now = self._run.world.now
+        silent, self._silent = self._silent, {}
+        runs = [process for process in self._run.servers.values() if _serves(process) and not process.reactor.frozen]
+        for name, pump in [(process.name, pump) for process in runs for pump in process.service.node.pumps]:
+            connection = pump.connection
+            waits = pump.clogged or pump._held is not None  # nothing is read from it
+            allowed = connection.heartbeat * 1.5 + LIMITS.ping + 1.0
+            if connection.state is State.OPEN and not waits and pump.turn.now() - connection.heard > allowed:
+                since = self._silent[pump] = silent.get(pump, now)
+                if now - since >= LOOK:
+                    self._say(f"S2: {name} has an open connection on which nothing came for longer than the heartbeat allows")
+
+    def _look_at_cluster(self, serving: list[Process]) -> None:
+        """Whether everybody serves, hears everybody, and knows where everybody is."""
+        missing = [name for name, process in self._run.servers.items() if process not in serving]
+        if missing:
+            self._say("S0: in the end these do not serve: " + ", ".join(missing))
+        for process in serving:
+            for peer in process.service.node.doubts.open:
+                self._say(f"K0: {process.name} does not hear {peer} in the end")
+        if self._run.scenario.topology == "mesh":
+            for process in serving:
+                there = sum(len(other.service.node.sessions) for other in serving if other is not process)
+                count = process.service.node.router.known
+                if count != there:
+                    self._say(f"K1: {process.name} knows of {count} sessions elsewhere in the end, where there are {there}")
 
     def at_rest(self) -> None:
         """Looks once more, when everything has come to rest: those who are online are those that the server knows."""
         run = self._run
         self.look()
-        serving = run.serving()
         online = {
             name
             for name, process in run.devices.items()
@@ -450,9 +523,15 @@ class _Watch:
         }
         if len(online) < len(run.devices):
             self._say(f"S0: not online in the end: {', '.join(sorted(set(run.devices) - online))}")
-        if serving is None:
+        serving = list(filter(_serves, run.servers.values()))
+        if run.scenario.topology in CLUSTERS:
+            self._look_at_cluster(serving)
+        elif len(serving) > 1:
+            self._say("S3: two processes serve as one node in the end")
+        if not serving:
             self._say("S0: no server serves in the end")
-        elif len(serving.service.node.sessions) != len(online):
-            self._say(f"S1: {len(serving.service.node.sessions)} sessions in the end, but {len(online)} devices are online")
+        here = sum(len(process.service.node.sessions) for process in serving)
+        if here != len(online):
+            self._say(f"S1: {here} sessions in the end, but {len(online)} devices are online")
         for finding in run.disk.findings():
             self._say(f"F0: {finding}")

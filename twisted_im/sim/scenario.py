@@ -9,11 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from twisted_im.sim.links import RECEIVE_BUFFER, SEND_BUFFER
+
 #: How the servers stand to each other.
 TOPOLOGIES = {
     "one": "one node",
     "standby": "two processes of one node on one store: one serves, the other waits for its end",
+    "broadcast": "a cluster: route servers copy everything to every node",
+    "star": "a cluster: route servers have the route table",
+    "mesh": "a cluster: nodes have the route table, and send to each other",
 }
+#: Topologies of several nodes.
+CLUSTERS = ("broadcast", "star", "mesh")
 
 #: kind of a fault → what it does, and the seconds that it may last
 FAULTS: dict[str, tuple[str, float, float]] = {
@@ -37,7 +44,12 @@ FAULTS: dict[str, tuple[str, float, float]] = {
     "error": ("the disk fails, and what was being written is not kept", 0.1, 3.0),
     "lost": ("the disk fails after it has kept what was being written", 0.1, 3.0),
     "clock": ("the wall clock of a server's machine jumps by up to an hour", 1.0, 20.0),
+    "split": ("nothing gets through between two servers of a cluster", 0.5, 20.0),
+    "leak": ("nothing gets from one server of a cluster to another, but all that it sends back", 0.5, 20.0),
 }
+#: Kinds that are done to a server's process or its machine, and to two of them.
+_TO_A_SERVER = ("kill", "power", "freeze", "stop", "refuse", "clock")
+_TO_TWO = ("split", "leak")
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,7 @@ class Fault:
     Attributes:
         at: seconds from the beginning of the load.
         kind: a key of `FAULTS`.
-        target: a process; empty where there is nothing to choose.
+        target: a process, or two with a + between them; empty where there is nothing to choose.
         seconds: until it is mended.
         amount: how much; what that means is the kind's own.
     """
@@ -77,29 +89,32 @@ class Scenario:
 
     Attributes:
         topology: a key of `TOPOLOGIES`.
+        servers: the processes of nodes.
+        route_servers: those of route servers; in a cluster that wants some and has none, each node runs one.
         store: "model" or "sqlite".
         devices: "user/device" of each.
         groups: the users of each.
         seconds: of load and faults.
         catch_up: see `Client`; a device far behind then passes over what it reads later.
         latencies: (lowest, highest) of the network's links, in seconds.
+        buffers: see `Links`; small ones are full at once when somebody does not read.
+        taking: seconds that an application takes for a message, on average; 0 if it shows it at once.
     """
 
     seed: int
     topology: str
+    servers: tuple[str, ...]
+    route_servers: tuple[str, ...]
     store: str
     devices: tuple[str, ...]
     groups: tuple[tuple[str, ...], ...]
     seconds: float
     catch_up: int | None
     latencies: tuple[float, float]
+    buffers: tuple[int, int]
+    taking: float
     sendings: tuple[Sending, ...]
     faults: tuple[Fault, ...]
-
-    @property
-    def servers(self) -> tuple[str, ...]:
-        """The servers' processes."""
-        return ("server",) if self.topology == "one" else ("first", "second")
 
     @property
     def users(self) -> tuple[str, ...]:
@@ -108,9 +123,14 @@ class Scenario:
     def __str__(self) -> str:
         groups = f", {len(self.groups)} groups" if self.groups else ""
         return (
-            f"seed {self.seed}: {TOPOLOGIES[self.topology].partition(':')[0]}, {self.store} store, {len(self.users)} users,"
+            f"seed {self.seed}: {self._nodes()}, {self.store} store, {len(self.users)} users,"
             f" {len(self.devices)} devices{groups}, {len(self.sendings)} messages and {len(self.faults)} faults in {self.seconds:.0f} s"
         )
+
+    def _nodes(self) -> str:
+        if self.topology not in CLUSTERS:
+            return TOPOLOGIES[self.topology].partition(":")[0]
+        return f"{len(self.servers)} nodes ({self.topology}{f', {len(self.route_servers)} route servers' if self.route_servers else ''})"
 
 
 def draw(seed: int, *, seconds: float | None = None) -> Scenario:
@@ -120,7 +140,7 @@ def draw(seed: int, *, seconds: float | None = None) -> Scenario:
         seconds: of load and faults; by default drawn too.
     """
     chance = Random(f"{seed} scenario")
-    topology = chance.choice(("one", "one", "standby"))
+    topology = chance.choice(tuple(TOPOLOGIES))
     store = chance.choice(("model", "model", "sqlite"))
     users = [f"user{number}" for number in range(chance.randint(2, 5))]
     devices = [f"{user}/{name}" for user in users for name in ("phone", "laptop", "tablet")[: chance.choice((1, 1, 2, 3))]]
@@ -130,19 +150,30 @@ def draw(seed: int, *, seconds: float | None = None) -> Scenario:
     if seconds is None:
         seconds = chance.uniform(20.0, 60.0)
     low = chance.choice((0.0001, 0.001, 0.02))
+    usual = SEND_BUFFER, RECEIVE_BUFFER
     scenario = Scenario(
         seed=seed,
         topology=topology,
+        servers=_servers(topology, chance),
+        route_servers=tuple(f"route{number}" for number in range(chance.choice((0, 1, 2)) if topology in ("broadcast", "star") else 0)),
         store=store,
         devices=tuple(devices),
         groups=groups,
         seconds=seconds,
         catch_up=chance.choice((None, None, 3, 20)),
         latencies=(low, low * chance.choice((1.0, 10.0))),
+        buffers=chance.choice((usual, usual, (2 * 1024, 4 * 1024))),
+        taking=chance.choice((0.0, 0.0, 0.03, 0.06)),
         sendings=tuple(_sendings(chance, users, devices, groups, seconds)),
         faults=(),
     )
     return _with_faults(scenario, chance)
+
+
+def _servers(topology: str, chance: Random) -> tuple[str, ...]:
+    if topology in CLUSTERS:
+        return tuple(f"node{number}" for number in range(chance.choice((2, 2, 3, 4))))
+    return ("server",) if topology == "one" else ("first", "second")
 
 
 def _sendings(chance: Random, users: list[str], devices: list[str], groups: tuple[tuple[str, ...], ...], seconds: float) -> list[Sending]:
@@ -152,20 +183,24 @@ def _sendings(chance: Random, users: list[str], devices: list[str], groups: tupl
         user = device.partition("/")[0]
         targets: list[str | int] = [other for other in users if other != user]
         targets += [number for number, members in enumerate(groups) if user in members]
-        pace = chance.choice((0.3, 1.0, 3.0))
+        pace = chance.choice((0.1, 0.3, 1.0, 3.0))
         at = chance.expovariate(pace)
         while at < seconds:
-            for _ in range(1 if chance.random() < 0.9 else chance.randint(2, 12)):
-                found.append(Sending(at, device, chance.choice(targets)))
+            target = chance.choice(targets)
+            found.append(Sending(at, device, target))
+            for _ in range(0 if chance.random() < 0.9 else chance.randint(1, 11)):
+                at += chance.expovariate(50.0)
+                found.append(Sending(at, device, target))
             at += chance.expovariate(pace)
-    return sorted(found, key=lambda sending: sending.at)
+    return sorted((sending for sending in found if sending.at < seconds), key=lambda sending: sending.at)
 
 
 def _with_faults(scenario: Scenario, chance: Random) -> Scenario:
     """A few kinds of faults, several times each: what breaks things is one kind on top of another."""
-    kinds = chance.sample(sorted(FAULTS), chance.randint(1, 6))
+    possible = [kind for kind in sorted(FAULTS) if kind not in _TO_TWO or scenario.topology in CLUSTERS]
+    kinds = chance.sample(possible, chance.randint(1, 6))
     faults = []
-    for _ in range(chance.randint(1, max(2, int(scenario.seconds / 5)))):
+    for _ in range(chance.randint(1, max(3, int(scenario.seconds / 3)))):
         kind = chance.choice(kinds)
         _, low, high = FAULTS[kind]
         at = chance.uniform(0.0, scenario.seconds)
@@ -175,8 +210,10 @@ def _with_faults(scenario: Scenario, chance: Random) -> Scenario:
 
 
 def _target(kind: str, scenario: Scenario, chance: Random) -> str:
-    if kind in ("kill", "power", "freeze", "stop", "refuse", "clock"):
-        return chance.choice(scenario.servers)
+    if kind in _TO_A_SERVER:
+        return chance.choice((*scenario.servers, *scenario.route_servers))
+    if kind in _TO_TWO:
+        return "+".join(chance.sample((*scenario.servers, *scenario.route_servers), 2))
     if kind in ("full", "disk", "error", "lost"):
         return ""
     return chance.choice(scenario.devices)

@@ -22,7 +22,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
 
 from twisted_im.core.connection import State
 from twisted_im.errors import Disconnect, ImError, RemoteProtocolError, Status
@@ -150,8 +151,18 @@ class Messages:
                 return None  # what came before it may have been refused, and then this must not be kept either
             return self.message(session, frame)
 
+        def failed(failure: Failure) -> Deferred[None]:
+            error = failure.value
+            if not isinstance(error, ImError) or not error.temporary or isinstance(error.code, Disconnect):
+                return fail(failure)
+            # as after a commit that failed: what comes behind this one must not be kept before it
+            session.pump.write(refusal(Command.MESSAGE, frame[1], error))
+            session.pump.disconnect(ImError(Disconnect.STORE_FAILED, retry_after=error.retry_after))
+            return succeed(None)
+
         asked: Deferred[bool] = self._node.exists(peer)
-        return asked.addCallback(found)
+        done: Deferred[None] = asked.addCallback(found)
+        return done.addErrback(failed)
 
     def _renew_bounds(self) -> None:
         """Client ids carry their time, and repeats are known only for so long. The bounds are made anew each second at most."""

@@ -1,0 +1,74 @@
+"""The routers of simulated nodes, and route servers as processes: what `tap` puts together for real ones.
+
+Strategy: each node takes links on a port of its own, and others reach it by the process's name, which its lease carries as an address. The
+secret is known to all: who may link at all is tried elsewhere, on real sockets and with certificates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+
+from twisted_im.cork import corked
+from twisted_im.pump import Turn
+from twisted_im.routing.broadcast import BroadcastRouter
+from twisted_im.routing.mesh import MeshRouter
+from twisted_im.routing.route_server import RouteServer
+from twisted_im.routing.star import StarRouter
+from twisted_im.sim.world import Process, World
+
+#: Where links are taken.
+LINK_PORT = 7900
+_SECRET = b"known to all of this world"
+
+
+class _Ends:
+    """Where the links of one process begin and end; see `twisted_im.routing.linking.Ends`."""
+
+    scheme = "tcp"
+    secret = _SECRET
+
+    def __init__(self, process: Process, *, listens: bool = True) -> None:
+        self._reactor = corked(process.reactor)
+        self.port = TCP4ServerEndpoint(self._reactor, LINK_PORT) if listens else None
+
+    def reach(self, address: str) -> TCP4ClientEndpoint:
+        _, host, port = address.split(":")
+        return TCP4ClientEndpoint(self._reactor, host, int(port), timeout=3)
+
+
+def _options(process: Process) -> dict[str, Any]:
+    return {"random": process.random.randbytes, "chance": process.random.random}
+
+
+def _route_server(process: Process) -> RouteServer:
+    turn = Turn(process.reactor, clock=process.clock, wall=process.wall)
+    return RouteServer(_Ends(process), name=process.name, boot=process.random.randbytes(16), turn=turn, **_options(process))
+
+
+def mesh(process: Process) -> MeshRouter:
+    """The router of one run of a node, for `World.server`."""
+    return MeshRouter(_Ends(process), **_options(process))
+
+
+def star(route_servers: Sequence[str] = (), *, broadcast: bool = False) -> Callable[[Process], StarRouter]:
+    """What makes the routers of nodes.
+
+    Args:
+        route_servers: names of processes; without any each node runs one itself.
+        broadcast: everything is copied to everybody.
+    """
+    kind = BroadcastRouter if broadcast else StarRouter
+
+    def make(process: Process) -> StarRouter:
+        addresses = [f"tcp:{process.world.links.address_of(name)}:{LINK_PORT}" for name in route_servers]
+        return kind(_Ends(process, listens=not addresses), addresses, **_options(process))
+
+    return make
+
+
+def route_server(world: World, name: str, *, again: float | None = None) -> Process:
+    """A process that is a route server."""
+    return world.process(name, _route_server, again=again)
