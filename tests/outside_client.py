@@ -35,7 +35,7 @@ HIGHEST = 2**64 - 1
 
 #: What a server may send before the connection is open.
 EARLY = {
-    "start": {(RESPONSE, HELLO), (NOTIFY, DISCONNECT)},
+    "start": {(RESPONSE, HELLO), (NOTIFY, REDIRECT), (NOTIFY, DISCONNECT)},
     "greeted": {(REQUEST, PING), (RESPONSE, PING), (NOTIFY, REDIRECT), (NOTIFY, DISCONNECT)},
     "login": {(RESPONSE, LOGIN), (RESPONSE, PING), (NOTIFY, REDIRECT), (NOTIFY, DISCONNECT)},
 }

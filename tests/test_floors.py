@@ -25,6 +25,7 @@ FLOORS = {
     "pump": 3,
     "counters": 3,
     "jsonlog": 3,
+    "leash": 3,
     "pem": 3,
     "server": 4,
     "routing": 5,
@@ -34,6 +35,8 @@ FLOORS = {
     "config": 7,
     "faults": 7,
     "oracle": 7,
+    "processes": 7,
+    "joining": 7,
     "service": 7,
     "tap": 7,
     "commands": 7,
@@ -50,7 +53,7 @@ IMPURE = {
 }  # fmt: skip
 
 #: Rooms that drive a reactor. All others see `twisted.internet` only as far as `HARMLESS`: callbacks, without anything that runs them.
-DRIVERS = {"cork", "pump", "routing", "storage", "edge", "client", "service", "tap", "commands", "faults", "sim"}
+DRIVERS = {"cork", "pump", "routing", "storage", "edge", "client", "service", "processes", "tap", "commands", "faults", "sim"}
 HARMLESS = ("twisted.internet.defer",)
 
 #: (from, to): no chain of imports leads there. The client is for people who do not run a server.

@@ -585,12 +585,13 @@ class Devices(Served):
         raw, greeted = await self.user("carol"), await self.greeted()
         second = await self.serve(store=first.node.store, name="second")
         alice = await self.user("alice")
-        first.node.redirect(second.addresses[0])
-        last = await raw.ended()
-        assert last is not None
-        assert last.is_(Kind.NOTIFY, Command.REDIRECT)
-        assert last.values == (0, second.addresses[0].encode())
-        assert await greeted.disconnected() is Disconnect.SHUTTING_DOWN, "who has not logged in comes back by the way he came"
+        stopped = first.stopService()
+        for here in (raw, greeted):
+            last = await here.first(lambda got: got.kind is Kind.NOTIFY, "a last frame")
+            await here.close()
+            assert last.is_(Kind.NOTIFY, Command.REDIRECT)
+            assert last.values == (0, second.addresses[0].encode())
+        await stopped
         await alice.send("bob", b"over here")
         await until(lambda: [message.text for message in bob.shown] == ["over here"], "the message")
         assert len(second.node.sessions) == 2

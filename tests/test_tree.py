@@ -19,6 +19,7 @@ STORIES = {
     "test_exports.py": "the public names",
     "test_floors.py": "the imports of the whole house",
     "test_outside_client.py": "the specification, by a client that knows nothing else",
+    "server/test_drain.py": "what users notice of nodes that come and go",
     "sim/test_planted.py": "mistakes in the shipped code, which the simulator finds",
     "sim/test_findings.py": "what the simulator has found, wherever it was",
     "test_six_packets.py": "what is promised of a message, whatever is lost",

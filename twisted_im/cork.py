@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocol, IPullProducer, IReactorFDSet, IReadDescriptor, ITransport
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
@@ -300,14 +301,31 @@ class DirectFactory:
 class CorkedReactor:
     """A reactor whose TCP and Unix connections have a `DirectTransport` at the bottom, TLS or not. See `corked`."""
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, shared: bool) -> None:
         self._reactor = reactor
+        self._shared = shared
         able = hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
         self._readable = Readable(reactor) if able else None
         directlyProvides(self, providedBy(reactor))
 
     def listenTCP(self, port: int, factory: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._shared:
+            return self._share(port, DirectFactory(factory, self._readable), *args, **kwargs)
         return self._reactor.listenTCP(port, DirectFactory(factory, self._readable), *args, **kwargs)
+
+    def _share(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
+        """A port that others may listen at too (SO_REUSEPORT); Twisted has no word for that."""
+        family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+        with socket.socket(family) as shared:
+            try:
+                shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                shared.bind((interface, port))
+                shared.listen(backlog)
+                shared.setblocking(False)
+            except OSError as error:
+                raise CannotListenError(interface, port, error) from None
+            return self._reactor.adoptStreamPort(shared.fileno(), family, factory)
 
     def listenUNIX(self, address: str, factory: Any, *args: Any, **kwargs: Any) -> Any:
         return self._reactor.listenUNIX(address, DirectFactory(factory, self._readable), *args, **kwargs)
@@ -335,6 +353,10 @@ def over_tls(creator: Any, factory: Any) -> TLSMemoryBIOFactory:
     return tls
 
 
-def corked(reactor: Any) -> Any:
-    """The same reactor, for use by endpoints: `serverFromString(corked(reactor), "tcp:7777")`."""
-    return CorkedReactor(reactor)
+def corked(reactor: Any, *, shared: bool = False) -> Any:
+    """The same reactor, for use by endpoints: `serverFromString(corked(reactor), "tcp:7777")`.
+
+    Args:
+        shared: processes of one user may listen at one TCP port, and the kernel spreads connections over them.
+    """
+    return CorkedReactor(reactor, shared)

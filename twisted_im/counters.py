@@ -35,6 +35,7 @@ class Counters:
     copies_wasted: int = 0  #: of these, those that were for nobody here
     errors: int = 0  #: requests answered with an error
     disconnects: int = 0  #: connections that this side ended with a code
+    redirected: int = 0  #: connections that were sent to another node
     doubt_seconds: float = 0.0  #: in which at least one peer was not heard, and the store was read instead
     commits: int = 0  #: store transactions
     turns: int = 0  #: reactor turns that had work at their end

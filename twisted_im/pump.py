@@ -476,12 +476,14 @@ class Pump:
 
     # ---- the end
 
-    def disconnect(self, error: ImError, *, last: bytes | None = None) -> None:
+    def disconnect(self, error: ImError, *, last: bytes | None = None, after_you: bool = False) -> None:
         """Says why, sends what is there, and closes. A peer that does not take it is cut off after a while.
 
         Args:
             error: with a `Disconnect` code.
             last: a frame to be sent instead of the disconnect notify.
+            after_you: have the other side close, which it does when it has read this: what it still sends to a closed socket is answered
+                with a reset, and a reset takes away what was not read yet.
         """
         connection = self.connection
         if connection.state in (State.CLOSING, State.CLOSED):
@@ -496,15 +498,15 @@ class Pump:
                 reason=reason_bytes(error),
             )
         self.write(last)
-        self.hang_up()
+        self.hang_up(after_you=after_you)
 
     def _close(self) -> None:
         if self.connection.state is not State.CLOSED:
             self.transport.unregisterProducer()
             self.transport.loseConnection()
 
-    def hang_up(self) -> None:
-        """Closes without a word, since the other side has said why."""
+    def hang_up(self, *, after_you: bool = False) -> None:
+        """Closes without a word, since the other side has said why; `after_you`: see `disconnect`."""
         if self.connection.state not in (State.CLOSING, State.CLOSED):
             self.connection.advance(Event.END, self.turn.now())
             if self._held is not None:
@@ -517,18 +519,29 @@ class Pump:
                 self.counters.bytes_out += len(last)
                 self.counters.writes += 1
                 self.transport.write(last)
-            self.turn.reactor.callLater(0, self._close)  # not from within a call that the transport has made
+            if not after_you:
+                self.turn.reactor.callLater(0, self._close)  # not from within a call that the transport has made
 
     def abort(self) -> None:
         """Cuts the connection without another byte."""
         if self.connection.state is not State.CLOSED:
             self.transport.abortConnection()
 
-    # ---- what every owner answers alike
+    # ---- what every owner answers alike, or asks
 
     def answer_ping(self, frame: Frame) -> None:
         CODECS[Kind.REQUEST, Command.PING].read(frame[3])
         self.write(response(Command.PING, frame[1], time=int(self.turn.wall() * 1000)))
+
+    @property
+    def busy(self) -> bool:
+        """Whether a command that it has taken is still being worked on."""
+        return self._waiting > 0
+
+    @property
+    def secure(self) -> bool:
+        """Over TLS."""
+        return hasattr(self.transport, "getPeerCertificate")
 
     @property
     def peer(self) -> str:

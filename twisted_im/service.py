@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from twisted_im.core.connection import Limits
 from twisted_im.counters import Counters
 from twisted_im.edge.tcp import Ports
+from twisted_im.server.elsewhere import reachable
 from twisted_im.server.features import FEATURES
 from twisted_im.server.guesses import Guesses
 from twisted_im.server.node import RESUME_LIFE, Node
@@ -28,6 +29,8 @@ from twisted_im.server.tenure import is_gone
 
 log = Logger()
 
+#: Seconds over which a node that stops sends its clients to others, at most.
+DRAIN = 30.0
 
 #: Descriptors that are not clients' connections: ports, logs, the reactor's own, a store's.
 RESERVED = 64
@@ -52,7 +55,11 @@ class ImServer(Service):
         store: an `IStore`, such as `MemoryStore()`; it is closed when the service stops.
         router: an `IRouter`, such as `SingleRouter()`.
         authenticator: an `IAuthenticator`, or a callable that takes `Credentials` and gives a bool, a Deferred or an awaitable of one.
+        drain: seconds over which a server that stops sends its clients to the other nodes of its store, at most; 0 for not at all.
+        advertise: where clients reach this node, for the others to send theirs there: "host:port", or "tls:host:port" for those who come by
+            TLS; by default where it listens, unless that is every address of the machine.
         listen: endpoint strings, such as "tcp:7777:interface=127.0.0.1" or "tls:im.pem:port=7778" (see `twisted_im.edge.tls`).
+        share_port: other processes of the same user may listen at the same TCP ports; the kernel spreads connections over them.
         name: this node's name, unique in its cluster.
         features: callables that take the `Node` and register their commands; by default all that twisted_im has.
         limits: deadlines, windows and sizes.
@@ -67,7 +74,7 @@ class ImServer(Service):
             reactor is stopped.
         standby: wait while another process of this name uses the store, and take over when it ends.
         random: gives so many random bytes, for resume tokens.
-        boot: 16 bytes of this run's own; by default `new_boot()`.
+        boot: 16 bytes of this run's own; by default `new_boot()` at its start.
         gone: whether the process of a boot id has certainly ended.
 
     Attributes:
@@ -82,6 +89,9 @@ class ImServer(Service):
         router: Any,
         authenticator: Any,
         listen: Sequence[str] = ("tcp:7777:interface=127.0.0.1",),
+        advertise: Sequence[str] = (),
+        share_port: bool = False,
+        drain: float = DRAIN,
         name: str = "node",
         features: Sequence[Callable[[Node], object]] = FEATURES,
         limits: Limits | None = None,
@@ -121,7 +131,9 @@ class ImServer(Service):
         )
         self.started: Deferred[None] = Deferred()
         self._told = told_elsewhere
-        self._ports = Ports(self.node, tuple(listen), reactor)
+        self._ports = Ports(self.node, tuple(listen), reactor, shared=share_port)
+        self._advertise = tuple(advertise)
+        self._drain = drain
 
     @property
     def addresses(self) -> list[str]:
@@ -140,9 +152,14 @@ class ImServer(Service):
         opening.addCallbacks(self._has_started, self._not_started)
 
     def _has_started(self, _: object) -> None:
-        tenure = self.node.tenure
-        tenure.address = tenure.address or next(iter(self.addresses), "")
+        if self.running:
+            self.node.tenure.invite(self._clients)
         self.started.callback(None)
+
+    @property
+    def _clients(self) -> str:
+        """Where clients reach it, as its lease has it."""
+        return " ".join(self._advertise) or reachable(self._ports.doors)
 
     def reload(self) -> list[str]:
         """Reads the certificates of all TLS ports again; those who are connected notice nothing.
@@ -161,8 +178,14 @@ class ImServer(Service):
 
     @inlineCallbacks
     def stopService(self) -> Any:
-        """Stops listening, commits what was read, tells every client to come back later, and closes the store."""
+        """Sends its clients to other nodes of the store, if there are any; then stops listening, commits what was read, tells all who are
+        left to come back later, and closes the store."""
         yield maybeDeferred(super().stopService)
+        if self._drain:
+            yield self.node.withdraw()
+            if self.node.elsewhere.shares(self._clients):
+                yield self._ports.close()  # who comes now reaches another one; else it is told where to go
+            yield self.node.drain(self._drain)
         yield self._ports.close()
         yield self.node.stop()
         log.info("stopped", event="stopped", node=self.node.name, **self.counters.snapshot())

@@ -171,6 +171,7 @@ def test_a_peer_that_loses_its_link_accepts_one_more_and_dies(pair: Pair) -> Non
     alice = pair.client("alice", "first")
     pair.client("bob", "second")
     pair.hear()
+    pair.world.run_for(1.0)  # he has read the log: what comes now is pushed
     pair.send(alice, "bob", "lost with the link, which nobody has noticed")
     since = pair.node("second").turn.now() - 1.0
     pair.world.run_for(2.0)

@@ -703,8 +703,9 @@ class StoreContract(StoreCase):
         assert [lease.node for lease in await self.store.lease("a", b"boot-a", "a:1", 60)] == ["a", "b"]
         assert await self.refused(self.store.lease("b", b"another", "b:2", 6)) is Status.NO_SUCH
         self.clock.now += 3.0
-        first, second = await self.store.lease("b", b"boot-b", "b:9", 6, 17)
+        first, second = await self.store.lease("b", b"boot-b", "b:9", 6, 17, "c:1 tls:c:2")
         assert (first.load, second.load) == (0, 17)
+        assert (first.clients, second.clients) == ("", "c:1 tls:c:2")
         assert second.address == "b:9"
         assert second.expires < first.expires
         self.clock.now += 3.5

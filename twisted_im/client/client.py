@@ -34,7 +34,7 @@ from zope.interface import implementer
 from twisted_im.client.destination import Destination, explain
 from twisted_im.client.reading import Listener, Reader
 from twisted_im.client.sending import Sender, Sending, uid_bytes
-from twisted_im.client.session import AskSecret, Credentials, Session, Trace
+from twisted_im.client.session import Answered, AskSecret, Credentials, Lost, Session, Trace
 from twisted_im.client.state import FileState, MemoryState, State, recalled
 from twisted_im.client.values import (
     LIFE,
@@ -180,6 +180,7 @@ class Client(Service):
         self._failures = 0
         self._jitter = full_jitter(random.random)
         self._hint = 0.0
+        self._moved: list[tuple[Command, dict[str, Any], Answered]] | None = None
 
         memory = FileState(state) if isinstance(state, str | os.PathLike) else state if state is not None else MemoryState()
         kept = recalled(memory, f"{tenant}/{uid}", device, random.randbytes)
@@ -246,6 +247,7 @@ class Client(Service):
     def _stopped(self) -> None:
         self._turn.stop()
         self._arm(None)
+        self._has_not_moved()
         if self._telling is not None:
             self._telling.cancel()
         self._tell_news()
@@ -286,6 +288,7 @@ class Client(Service):
     def _connect_failed(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
             self._why = explain(failure), None
+            self._has_not_moved()
 
     def hurry(self) -> None:
         """Connects at once, if this client waits to try again: the network is back, or somebody has asked for it."""
@@ -300,7 +303,7 @@ class Client(Service):
 
     def _wait(self, _: int) -> float:
         """Seconds until the next attempt. `ClientService` counts a connection as a success; here only a login is one."""
-        delay = max(self._jitter(self._failures), self._hint)
+        delay = self._hint if self._moved is not None and not self._failures else max(self._jitter(self._failures), self._hint)
         self._failures += 1
         self._hint = 0.0
         self._become(Standing(Life.WAITING, *self._why, retry_in=delay))
@@ -329,6 +332,9 @@ class Client(Service):
         self._reader.keep_token(login.resume)
         self._reader.connected(session, login.epoch, unsure=self._sender.unsure)
         self._become(Standing(Life.ONLINE))
+        moved, self._moved = self._moved or [], None
+        for asked in moved:
+            session.ask(*asked)
         self._release(None)
 
     def session_notified(self, session: Session, command: int, values: Any) -> None:
@@ -354,14 +360,25 @@ class Client(Service):
         error = session.end or session.fault
         self._why = (error.reason if error is not None else self._lost_words(session, reason)), error
         self._hint = session.retry_after
-        if session.redirect:
+        if session.redirect is not None:
+            self._why = self._why[0], None
             self._destination.redirect(session.redirect)
-        elif not session.welcomed:
-            self._destination.go_on()
+            if self._moved is None:
+                self._moved = []
+        else:
+            self._has_not_moved()
+            if not session.welcomed:
+                self._destination.go_on()
         if session.end is not None and not session.come_back:
             self._become(Standing(Life.ENDED, *self._why))
             self._connector.stopService()
             self._reactor.callLater(0, self._ended)
+
+    def _has_not_moved(self) -> None:
+        """The way to another server, if it was sent to one, has come to nothing: what was asked gets no answer."""
+        moved, self._moved = self._moved or [], None
+        for _, _, answered in moved:
+            answered(_no_connection())
 
     def _ended(self) -> None:
         """Tells those who wait, once `ClientService` has ended its step; a stop that came first has told them already, or will."""
@@ -536,12 +553,11 @@ class Client(Service):
 
     def logout(self) -> Deferred[None]:
         """Ends the session for good: this client is then `ENDED`, and needs its secret to log in again."""
-        session = self._session
 
         def confirmed(_: object) -> None:
             self._reader.keep_token(b"")
-            if session is not None:
-                session.logged_out()
+            if self._session is not None:
+                self._session.logged_out()
 
         return self._ask(Command.LOGOUT).addCallback(confirmed)
 
@@ -585,19 +601,25 @@ class Client(Service):
     def _ask(self, command: Command, **values: Any) -> Deferred[Any]:
         """One request; the Deferred has the values of its response."""
         session = self._session
-        if session is None or not session.open:
-            return fail(LocalProtocolError(Status.UNAVAILABLE, "there is no connection now"))
+        if self._moved is None and (session is None or not (session.open or session.redirect is not None)):
+            return fail(_no_connection())
         wanted: Deferred[Any] = Deferred(lambda _: None)  # a cancelled one takes its answer and shows it to nobody
 
         def answered(values: Any) -> None:
             if wanted.called:
                 return
-            if isinstance(values, ImError):
+            if isinstance(values, Lost) and self._moved is not None:
+                self._moved.append(asked)  # the server that it was asked of has not taken it
+            elif isinstance(values, ImError):
                 wanted.errback(Failure(values))
             else:
                 wanted.callback(values)
 
-        session.ask(command, values, answered)
+        asked = command, values, answered
+        if self._moved is not None:
+            self._moved.append(asked)
+        elif session is not None:
+            session.ask(*asked)
         return wanted
 
     def _signalled(self, values: Any) -> None:
@@ -677,6 +699,10 @@ class _Messages(AsyncIterator[Message]):
             return await taken
         except CancelledError:
             raise StopAsyncIteration from None
+
+
+def _no_connection() -> LocalProtocolError:
+    return LocalProtocolError(Status.UNAVAILABLE, "there is no connection now")
 
 
 def _nothing(_: object) -> None:

@@ -52,6 +52,13 @@ ACKNOWLEDGE_IN = 1.0
 AskSecret = Callable[[], Any]
 
 
+class Lost(LocalProtocolError):
+    """The connection has ended before the answer came."""
+
+    def __init__(self) -> None:
+        super().__init__(Status.UNAVAILABLE, "the connection was lost before the answer came")
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """Who logs in, on which device, and how they prove it.
@@ -92,7 +99,7 @@ class Session:
         end: why the other side, or a refused login, has ended it.
         come_back: whether to connect again after `end`.
         retry_after: seconds that the server asked to wait before that.
-        redirect: where the server wants this client to go; empty for the same address.
+        redirect: where the server wants this client to go; empty for the same address; None if it has not said so.
         greeted, welcomed: the server has said hello; it has granted the login.
         server_ahead: seconds by which the server's clock, since 1970, is ahead of this side's.
         fault: how the other side broke the protocol.
@@ -154,7 +161,7 @@ class Session:
         flying, self._flying = self._flying, {}
         self._owner.session_lost(self, reason)
         for answered in [*(answered for _, answered, _ in flying.values()), *(answered for _, _, answered in self._asked)]:
-            answered(LocalProtocolError(Status.UNAVAILABLE, "the connection was lost before the answer came"))
+            answered(Lost())
 
     def strange_frame(self, pump: Pump, frame: Frame) -> None:
         if self._trace is not None:

@@ -247,7 +247,7 @@ Both ends keep the same state, moved by what passes on the stream. Each cell is 
 
 $state_table
 
-A DISCONNECT begins the closing from any state, a REDIRECT once greeted, a LOGOUT *request* once open. The end of the bytes ends it
+A DISCONNECT or a REDIRECT begins the closing from any state, a LOGOUT *request* once open. The end of the bytes ends it
 from any state.
 
 ### What may come
@@ -347,7 +347,10 @@ itself, `come_back` says whether the client should reconnect by itself, and `ret
 - Do not close one direction and read on: the end of the client's bytes ends the connection, and what is not answered by then may
   stay so.
 - A **REDIRECT** notify is also a last frame: wait `delay` milliseconds, connect to `address` (or to the same address, if it is
-  empty), log in there.
+  empty) by the same kind of connection, TLS or not, and log in there. It may be the first frame too, before the hello's response. It is
+  the client that closes the stream, or else the server after a few seconds. The server has answered all that it has taken: a request
+  without an answer was not taken, and may be asked again there. Of several redirects without a login between them only the first is
+  followed at once; before the others, wait as below too.
 - A stream that ends without a word is a lost connection: come back.
 
 Coming back: before attempt n = 0, 1, 2, … wait a random time, evenly from 0 to min(60, 2ⁿ) seconds (full jitter), and not less than

@@ -69,7 +69,14 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 
 #: What may come before a client's connection is open, whoever sends it; anything else there ends the connection.
 BEFORE_OPEN: dict[State, frozenset[int]] = {
-    State.START: frozenset({tag(Kind.REQUEST, Command.HELLO), tag(Kind.RESPONSE, Command.HELLO), tag(Kind.NOTIFY, Command.DISCONNECT)}),
+    State.START: frozenset(
+        {
+            tag(Kind.REQUEST, Command.HELLO),
+            tag(Kind.RESPONSE, Command.HELLO),
+            tag(Kind.NOTIFY, Command.REDIRECT),
+            tag(Kind.NOTIFY, Command.DISCONNECT),
+        }
+    ),
     State.GREETED: frozenset(
         {
             tag(Kind.REQUEST, Command.LOGIN),
@@ -91,7 +98,7 @@ BEFORE_OPEN: dict[State, frozenset[int]] = {
 
 #: The same for a link.
 LINK_BEFORE_OPEN: dict[State, frozenset[int]] = {
-    State.START: BEFORE_OPEN[State.START],
+    State.START: BEFORE_OPEN[State.START] - {tag(Kind.NOTIFY, Command.REDIRECT)},
     State.GREETED: frozenset({tag(Kind.REQUEST, Command.LINK), tag(Kind.NOTIFY, Command.DISCONNECT)}),
     State.LOGIN: frozenset(
         {

@@ -56,25 +56,29 @@ class Ports:
     Args:
         descriptions: endpoint strings, such as "tcp:7777:interface=127.0.0.1".
         reactor: listens.
+        shared: other processes may listen at the same TCP ports.
 
     Attributes:
         addresses: where it listens, as "host:port" or a path, once open; where it did, once closed again.
+        doors: the same with the kind of each before it: "tcp", "tls", or "" for one that clients do not come to by an address.
     """
 
-    def __init__(self, node: Node, descriptions: Sequence[str], reactor: Any) -> None:
+    def __init__(self, node: Node, descriptions: Sequence[str], reactor: Any, *, shared: bool = False) -> None:
         self._node = node
         self._descriptions = descriptions
         self._reactor = reactor
+        self._shared = shared
         self._ports: list[Any] = []
         self._certificates: list[Certificates] = []
         self._watch = LoopingCall(self._look_at_certificates)
         self._watch.clock = reactor
         self.addresses: list[str] = []
+        self.doors: list[tuple[str, str]] = []
 
     @inlineCallbacks
     def open(self) -> Any:
         """Listens everywhere; if one port cannot be had, those before it are closed again and the reason is the failure."""
-        reactor = corked(self._reactor)
+        reactor = corked(self._reactor, shared=self._shared)
         try:
             for description in self._descriptions:
                 endpoint = endpoint_from(reactor, _with_room(description))
@@ -87,11 +91,14 @@ class Ports:
                 host = port.getHost()
                 name = host.name.decode() if hasattr(host, "name") else _address(host.host, host.port)
                 self.addresses.append(name)
+                behind = description.lower().startswith("haproxy:") or hasattr(host, "name")
+                self.doors.append(("" if behind else "tls" if isinstance(endpoint, TlsEndpoint) else "tcp", name))
                 strategy = self._node.router.strategy
                 log.info("listening on {address}", event="listening", address=name, node=self._node.name, strategy=strategy)
         except Exception:
             yield self.close()
             self.addresses.clear()
+            self.doors.clear()
             raise
         if self._certificates:
             self._watch.start(DAY)

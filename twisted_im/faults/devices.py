@@ -20,8 +20,8 @@ from twisted.logger import FilteringLogObserver, LogLevel, LogLevelFilterPredica
 from twisted.protocols.basic import LineReceiver
 
 from twisted_im.faults.journal import FileJournal
-from twisted_im.faults.leash import leash
 from twisted_im.faults.recorder import Recorder
+from twisted_im.leash import leash
 
 #: Seconds between two tallies.
 TALLY_EVERY = 0.2

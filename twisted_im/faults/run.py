@@ -31,8 +31,8 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from twisted_im.faults.devices import Orders, Tally
-from twisted_im.faults.leash import TWISTD
 from twisted_im.faults.network import Network
+from twisted_im.leash import leashed_twistd
 from twisted_im.oracle import Event, Fault, Healed, Quiet
 
 #: kind → what it does, for the help
@@ -370,7 +370,8 @@ class Run:
     # ---- processes
 
     async def _start_server(self) -> None:
-        words = [*TWISTD, "-n", "--pidfile=", "im", "--listen=tcp:0:interface=127.0.0.1", "--auth=anonymous", f"--store={self._store}"]
+        words = [*leashed_twistd(os.getpid()), "-n", "--pidfile=", "im"]
+        words += ["--listen=tcp:0:interface=127.0.0.1", "--auth=anonymous", f"--store={self._store}"]
         self._server = server = Server("server", self._folder)
         self._spawn(server, words)
         await self._until(lambda: server.port, START, "the server to listen")

@@ -190,9 +190,9 @@ class _LinkPump(Pump):
 
     __slots__ = ()
 
-    def disconnect(self, error: ImError, *, last: bytes | None = None) -> None:
+    def disconnect(self, error: ImError, *, last: bytes | None = None, after_you: bool = False) -> None:
         self.owner.ends(error)  # type: ignore[attr-defined]  # it is a Link
-        super().disconnect(error, last=last)
+        super().disconnect(error, last=last, after_you=after_you)
 
     def refuse(self, frame: Frame, error: ImError) -> None:
         """Between nodes there are no mistakes to be mended by a person: each ends the link."""

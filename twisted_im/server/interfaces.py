@@ -141,7 +141,8 @@ class Lease(NamedTuple):
     boot: bytes
     address: str  #: where other nodes reach it
     expires: float  #: seconds by the store's clock
-    load: int  #: its connections
+    load: int = 0  #: its connections
+    clients: str = ""  #: where clients reach it, with spaces between; empty if they are not to come (`twisted_im.server.elsewhere`)
 
 
 class Look(NamedTuple):
@@ -256,7 +257,9 @@ class IStore(Interface):
     def list_accounts(after: bytes, limit: int) -> Deferred[Sequence[Account]]:
         """Accounts in the order of their users, those after one; at most `limit`."""
 
-    def lease(node: str, boot: bytes, address: str, seconds: float, load: int = 0) -> Deferred[Sequence[Lease]]:
+    def lease(
+        node: str, boot: bytes, address: str, seconds: float, load: int = 0, clients: str = ""
+    ) -> Deferred[Sequence[Lease]]:
         """Says that a node lives for so long, and gives all that live, by name; 0 seconds end its lease. NO_SUCH if another boot of this
         name holds a lease that has not ended.
 

@@ -7,8 +7,10 @@ to the router (`deliver_local`), and knows how to drain.
 
 from __future__ import annotations
 
+import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,12 +24,13 @@ from twisted_im.counters import Counters
 from twisted_im.errors import Disconnect, ImError, RemoteProtocolError, Status
 from twisted_im.pump import Handler, Pump, Turn
 from twisted_im.server.doubt import Doubts
+from twisted_im.server.elsewhere import Elsewhere
 from twisted_im.server.guesses import Guesses
 from twisted_im.server.interfaces import Envelope, IPasswords, IRouterUp, Look
 from twisted_im.server.ledger import Ledger
 from twisted_im.server.names import answer, as_authenticator, uid_of
 from twisted_im.server.sessions import Session, Sessions
-from twisted_im.server.tenure import Tenure, is_gone, new_boot
+from twisted_im.server.tenure import Tenure, is_gone
 from twisted_im.wire.codec import notify, tag
 from twisted_im.wire.framing import Frame
 from twisted_im.wire.schema import Command, Kind
@@ -36,6 +39,12 @@ log = Logger()
 
 #: Seconds for which a resume token is good: a month without a password, for a device that is used at all.
 RESUME_LIFE = 30 * 86400.0
+
+#: How a node is emptied: clients sent elsewhere in a second, as long as that takes no longer than it may; seconds between two lots of them;
+#: seconds that a request under way may take after that.
+DRAIN_RATE = 500
+DRAIN_STEP = 0.1
+DRAIN_GRACE = 5.0
 
 
 @implementer(IRouterUp)
@@ -50,7 +59,7 @@ class Node:
         reactor: an `IReactorTime`.
         name: this node's name, unique in its cluster.
         limits: deadlines, windows and sizes.
-        most: connections taken at once; those beyond are told to come back later.
+        most: connections taken at once; those beyond are sent to a node that has fewer, or told to come back later.
         clock: seconds, monotonic.
         wall: seconds since 1970.
         guesses: how often wrong secrets may be tried.
@@ -58,7 +67,7 @@ class Node:
         random: gives so many random bytes, for resume tokens.
         broken: called with a failure, once, when the store can no longer be trusted, or another process has become this node.
         standby: wait while another process of this name uses the store.
-        boot: 16 bytes of this run's own; by default `new_boot()`.
+        boot: 16 bytes of this run's own; by default `new_boot()` at its start.
         gone: whether the process of a boot id has certainly ended.
 
     Attributes:
@@ -70,6 +79,7 @@ class Node:
         pumps, sessions: who is here; newcomers are the pumps that have not logged in. All are oldest first.
         tenure: this node's name and lease, and who else lives.
         doubts: the peers that are not heard.
+        elsewhere: where clients may go that cannot stay.
         counters: what it has done.
     """
 
@@ -95,7 +105,6 @@ class Node:
         gone: Callable[[bytes], bool] = is_gone,
     ) -> None:
         self.name = name
-        self.boot = boot or new_boot()
         self.store = store
         self.router = router
         self.authenticator = as_authenticator(authenticator)
@@ -116,16 +125,17 @@ class Node:
         self.strangers: dict[State, dict[int, Handler]] = {}
         self.on_lost: list[Callable[[Pump], object]] = []
         self.doubts = Doubts(store, self.turn, self.counters, name=name, links=router.links, fall_behind=self._fall_behind)
-        self.on_renewed: list[Callable[[Look], Any]] = [self.doubts.look]
+        self.elsewhere = Elsewhere(name)
+        self.on_renewed: list[Callable[[Look], Any]] = [self.elsewhere.look, self.doubts.look]
         self.known: set[bytes] = set()
         self._drained: Deferred[None] | None = None
-        self._stopped = False
+        self._leaving = self._stopped = False
         self._turned_away = 0
         self.tenure = Tenure(
             store,
             reactor,
             name,
-            boot=self.boot,
+            boot=boot,
             standby=standby,
             lost=self._store_failed,
             renewed=self._renewed,
@@ -136,6 +146,11 @@ class Node:
         self._store_broken = False
         for feature in features:
             feature(self)
+
+    @property
+    def boot(self) -> bytes:
+        """16 bytes of this run's own, from its start on."""
+        return self.tenure.boot
 
     def register(self, kind: Kind, command: int, handler: Handler) -> None:
         """Has frames of open sessions taken by a handler.
@@ -184,16 +199,54 @@ class Node:
         finally:
             self.turn.stop()
 
-    def redirect(self, address: str, *, delay: float = 0.0) -> None:
-        """Sends every client to another node: each is told, and its connection closed.
+    @inlineCallbacks
+    def withdraw(self) -> Any:
+        """Has no other node send clients here any more; those who come all the same are sent elsewhere. Comes before `drain`."""
+        if self._stopped or self._leaving:
+            return
+        self._leaving = True
+        yield self.tenure.withdraw()
+        self.elsewhere.look(self.tenure.look)
 
-        Args:
-            address: "host:port".
-            delay: seconds that they are to wait first.
-        """
-        last = notify(Command.REDIRECT, delay=int(delay * 1000), address=address.encode("ascii"))
-        for pump in list(self.pumps):
-            pump.disconnect(ImError(Disconnect.SHUTTING_DOWN), last=last if pump.connection.state is State.OPEN else None)
+    @inlineCallbacks
+    def drain(self, seconds: float) -> Any:
+        """Sends the clients to other nodes, as far as there are any for them: a few at once, many over so many seconds at most. What was
+        read of each is answered first, so an unanswered request of theirs was not taken."""
+        turn = self.turn
+        waiting = deque(self.pumps)
+        if not waiting or not self.elsewhere:
+            return
+        log.info("sending {count} clients to {nodes} other nodes", event="draining", count=len(waiting), nodes=len(self.elsewhere))
+        lots = max(min(seconds, len(waiting) / DRAIN_RATE) / DRAIN_STEP, 1.0)
+        lot = math.ceil(len(waiting) / lots)
+        last = turn.now() + seconds + DRAIN_GRACE
+        while waiting and self.elsewhere and not self._store_broken:
+            late = turn.now() > last
+            going: dict[Pump, str] = {}
+            for pump in [waiting.popleft() for _ in range(len(waiting) if late else min(lot, len(waiting)))]:
+                state = pump.connection.state
+                if not late and (state is State.LOGIN or (state is State.OPEN and pump.busy)):
+                    waiting.append(pump)  # it has an answer to get first
+                elif state not in (State.CLOSING, State.CLOSED) and (address := self._place(pump)):
+                    going[pump] = address
+                    pump.suspend()
+            yield self.ledger.answered()
+            turn.end()
+            for pump, address in going.items():
+                if pump in self.pumps:
+                    self._send_away(pump, address)
+            if waiting:
+                pause: Deferred[None] = Deferred()
+                turn.reactor.callLater(DRAIN_STEP, pause.callback, None)
+                yield pause
+
+    def _place(self, pump: Pump, below: float = math.inf) -> str:
+        return self.elsewhere.place(pump.peer, secure=pump.secure, below=below)
+
+    def _send_away(self, pump: Pump, address: str) -> None:
+        self.counters.redirected += 1
+        last = notify(Command.REDIRECT, delay=0, address=address.encode("ascii"))
+        pump.disconnect(ImError(Disconnect.SHUTTING_DOWN), last=last, after_you=True)
 
     def _renewed(self, look: Look) -> None:
         for call in self.on_renewed:
@@ -225,17 +278,27 @@ class Node:
         self.pumps[pump] = None
         self.newcomers[pump] = None
         pump.commands = self.strangers[State.START]
-        if len(self.pumps) > self._most:
-            self._turn_away(pump)
+        if self._leaving:
+            self._turn_away(pump, ImError(Disconnect.SHUTTING_DOWN, retry_after=1000))
+        elif len(self.pumps) > self._most:
+            self._turn_away(pump, self._full(), below=len(self.pumps))
         elif len(self.newcomers) > max(self._most // 10, 16):
             oldest = next(iter(self.newcomers))
             patient = self.turn.now() - oldest.connection.born < 1.0  # a crowd that logs in, and not one that sits on places
-            self._turn_away(pump if patient else oldest)
+            self._turn_away(pump if patient else oldest, self._full(), below=len(self.pumps))
 
-    def _turn_away(self, pump: Pump) -> None:
-        self.newcomers.pop(pump, None)
+    def _full(self) -> ImError:
         self._turned_away += 1  # each a little later than the one before, so that they do not come back all at once
-        pump.disconnect(ImError(Disconnect.FULL, retry_after=2000 + self._turned_away * 617 % 4000))
+        return ImError(Disconnect.FULL, retry_after=2000 + self._turned_away * 617 % 4000)
+
+    def _turn_away(self, pump: Pump, error: ImError, *, below: float = math.inf) -> None:
+        """Sends somebody to a node with fewer clients than so many, or says why it cannot stay."""
+        self.newcomers.pop(pump, None)
+        address = self._place(pump, below)
+        if address:
+            self._send_away(pump, address)
+        else:
+            pump.disconnect(error)
 
     def pump_lost(self, pump: Pump, reason: Failure) -> None:
         self.pumps.pop(pump, None)

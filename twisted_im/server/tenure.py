@@ -70,7 +70,8 @@ class Tenure:
         store: an `IStore`.
         reactor: an `IReactorTime`.
         name: the node's.
-        boot: 16 bytes of this run's own; see `new_boot`.
+        boot: 16 bytes of this run's own; by default `new_boot()` when the name is asked for: a process that goes to the background then
+            has its last process id.
         standby: wait while another process has the name, and do not fail.
         lost: called, once, when another process has taken the name, or the store is broken.
         renewed: called after each renewal, with what was seen.
@@ -79,7 +80,9 @@ class Tenure:
         clock: seconds, monotonic.
 
     Attributes:
-        address: where other nodes reach this one; it stands in the lease from the next renewal on, or at once by `announce`.
+        boot: as above; empty until it is made.
+        address, clients: where other nodes and clients reach this one; they stand in the lease from the next renewal on, or at once by
+            `announce` and `invite`.
         look: what was seen last.
     """
 
@@ -89,7 +92,7 @@ class Tenure:
         reactor: Any,
         name: str,
         *,
-        boot: bytes,
+        boot: bytes = b"",
         standby: bool,
         lost: Callable[[Failure], object],
         renewed: Callable[[Look], object] = lambda look: None,
@@ -100,7 +103,7 @@ class Tenure:
         self._store = store
         self._reactor = reactor
         self._name = name
-        self._boot = boot
+        self.boot = boot
         self._standby = standby
         self._lost = lost
         self._renewed = renewed
@@ -112,19 +115,37 @@ class Tenure:
         self._taking: Deferred[None] | None = None
         self._over = False
         self._held = False
-        self.address = ""
+        self.address = self.clients = ""
         self.look = Look(clock(), ())
 
     @inlineCallbacks
     def _ask(self) -> Any:
         """Takes or renews the lease, and looks."""
         asked = self._clock()
-        leases = yield self._store.lease(self._name, self._boot, self.address, LEASE, self._load())
+        leases = yield self._store.lease(self._name, self.boot, self.address, LEASE, self._load(), self.clients)
         self.look = Look(asked, leases)
 
     def announce(self, address: str) -> None:
         """Has the lease say where other nodes reach this one, now if the name is held, else when it is taken."""
         self.address = address
+        self._soon()
+
+    def invite(self, clients: str) -> None:
+        """Has the lease say where clients reach this one, as soon."""
+        self.clients = clients
+        self._soon()
+
+    @inlineCallbacks
+    def withdraw(self) -> Any:
+        """Has the lease say, when this has fired, that no client is to come here; and looks, if the store lets it."""
+        self.clients = ""
+        if self._held and not self._over:
+            try:
+                yield self._ask()
+            except Exception as error:
+                log.warn("others may go on to send clients here: {why}", why=str(error))
+
+    def _soon(self) -> None:
         if self._timer is not None and self._held and not self._over:
             self._timer.reset(0.0)
 
@@ -134,6 +155,7 @@ class Tenure:
         Raises:
             StoreError: another process has it, and this one does not stand by.
         """
+        self.boot = self.boot or new_boot()
         self._taking = Deferred()
         taken: Deferred[Any] = self._take()
         return taken.addBoth(self._taken)
@@ -220,6 +242,6 @@ class Tenure:
         if self._held:
             self._held = False
             try:
-                yield self._store.lease(self._name, self._boot, self.address, 0.0)
+                yield self._store.lease(self._name, self.boot, self.address, 0.0)
             except Exception as error:
                 log.warn("the lease ends by itself in {seconds} s: {why}", seconds=LEASE, why=str(error))

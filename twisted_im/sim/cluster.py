@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.application.service import Service
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 
 from twisted_im.cork import corked
@@ -25,30 +24,33 @@ LINK_PORT = 7900
 _SECRET = b"known to all of this world"
 
 
-def _port(process: Process) -> TCP4ServerEndpoint:
-    return TCP4ServerEndpoint(corked(process.reactor), LINK_PORT)
+class _Ends:
+    """Where the links of one process begin and end; see `twisted_im.routing.linking.Ends`."""
 
+    scheme = "tcp"
+    secret = _SECRET
 
-def _reach(process: Process) -> Callable[[str], TCP4ClientEndpoint]:
-    def reach(address: str) -> TCP4ClientEndpoint:
+    def __init__(self, process: Process, *, listens: bool = True) -> None:
+        self._reactor = corked(process.reactor)
+        self.port = TCP4ServerEndpoint(self._reactor, LINK_PORT) if listens else None
+
+    def reach(self, address: str) -> TCP4ClientEndpoint:
         _, host, port = address.split(":")
-        return TCP4ClientEndpoint(corked(process.reactor), host, int(port), timeout=3)
-
-    return reach
+        return TCP4ClientEndpoint(self._reactor, host, int(port), timeout=3)
 
 
 def _options(process: Process) -> dict[str, Any]:
-    return {"secret": _SECRET, "random": process.random.randbytes, "chance": process.random.random}
+    return {"random": process.random.randbytes, "chance": process.random.random}
 
 
 def _route_server(process: Process) -> RouteServer:
     turn = Turn(process.reactor, clock=process.clock, wall=process.wall)
-    return RouteServer(process.name, process.random.randbytes(16), turn, _port(process), **_options(process))
+    return RouteServer(_Ends(process), name=process.name, boot=process.random.randbytes(16), turn=turn, **_options(process))
 
 
 def mesh(process: Process) -> MeshRouter:
     """The router of one run of a node, for `World.server`."""
-    return MeshRouter(_port(process), _reach(process), **_options(process))
+    return MeshRouter(_Ends(process), **_options(process))
 
 
 def star(route_servers: Sequence[str] = (), *, broadcast: bool = False) -> Callable[[Process], StarRouter]:
@@ -62,26 +64,11 @@ def star(route_servers: Sequence[str] = (), *, broadcast: bool = False) -> Calla
 
     def make(process: Process) -> StarRouter:
         addresses = [f"tcp:{process.world.links.address_of(name)}:{LINK_PORT}" for name in route_servers]
-        return kind(addresses, _reach(process), own=None if addresses else _route_server(process), **_options(process))
+        return kind(_Ends(process, listens=not addresses), addresses, **_options(process))
 
     return make
 
 
-class _RouteService(Service):
-    """A route server as the service of its process."""
-
-    def __init__(self, process: Process) -> None:
-        self._server = _route_server(process)
-
-    def startService(self) -> None:
-        super().startService()
-        self._server.start()
-
-    def stopService(self) -> Any:
-        super().stopService()
-        return self._server.stop()
-
-
 def route_server(world: World, name: str, *, again: float | None = None) -> Process:
     """A process that is a route server."""
-    return world.process(name, _RouteService, again=again)
+    return world.process(name, _route_server, again=again)

@@ -313,7 +313,7 @@ class ModelStore:
     def _lease_has_ended(self) -> bool:
         return self._tenant is not None and self._tenant[0] not in [lease.node for lease in _now(self._image.leases())]
 
-    def _leased(self, node: str, boot: bytes, address: str, seconds: float, load: int = 0) -> None:
+    def _leased(self, node: str, boot: bytes, address: str, seconds: float, load: int = 0, clients: str = "") -> None:
         if seconds:
             self._tenant = node, boot
             self._disk.tenants[node] = boot

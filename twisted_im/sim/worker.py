@@ -14,8 +14,8 @@ from typing import Any
 from twisted_im.sim.run import run, settle_in
 from twisted_im.sim.scenario import draw
 
-#: How it is started; see `twisted_im.faults.leash`.
-WORKER = [sys.executable, "-c", "from twisted_im.faults.leash import leash; leash(); from twisted_im.sim.worker import work; work()"]
+#: How it is started; see `twisted_im.leash`.
+WORKER = [sys.executable, "-c", "from twisted_im.leash import leash; leash(); from twisted_im.sim.worker import work; work()"]
 
 
 def work() -> None:

@@ -431,12 +431,14 @@ class MemoryStore:
             known = self._accounts[user] = Account(user, "", False, int(self._clock() * 1000))
         return known
 
-    def lease(self, node: str, boot: bytes, address: str, seconds: float, load: int = 0) -> Deferred[Sequence[Lease]]:
+    def lease(
+        self, node: str, boot: bytes, address: str, seconds: float, load: int = 0, clients: str = ""
+    ) -> Deferred[Sequence[Lease]]:
         now = self._clock()
         held = self._leases.get(node)
         if held is not None and held.boot != boot and held.expires > now:
             return fail(ImError(Status.NO_SUCH, f"another process is the node {node}"))
-        self._leases[node] = Lease(node, boot, address, now + seconds, load)
+        self._leases[node] = Lease(node, boot, address, now + seconds, load, clients)
         return self.leases()
 
     def leases(self) -> Deferred[Sequence[Lease]]:

@@ -627,17 +627,19 @@ class SqliteStore:
 
     # ---- nodes
 
-    def lease(self, node: str, boot: bytes, address: str, seconds: float, load: int = 0) -> Deferred[Sequence[Lease]]:
-        return self._write(self._lease, node, boot, address, seconds, load)
+    def lease(
+        self, node: str, boot: bytes, address: str, seconds: float, load: int = 0, clients: str = ""
+    ) -> Deferred[Sequence[Lease]]:
+        return self._write(self._lease, node, boot, address, seconds, load, clients)
 
-    def _lease(self, node: str, boot: bytes, address: str, seconds: float, load: int) -> list[Lease]:
+    def _lease(self, node: str, boot: bytes, address: str, seconds: float, load: int, clients: str) -> list[Lease]:
         now = self._clock()
         held = self._writer.execute("SELECT boot, expires FROM leases WHERE node = ?", (node,)).fetchone()
         if held is not None and held[0] != boot and held[1] > now:
             raise ImError(Status.NO_SUCH, f"another process is the node {node}")
         self._writer.execute(
-            "INSERT OR REPLACE INTO leases (node, boot, address, expires, load) VALUES (?, ?, ?, ?, ?)",
-            (node, boot, address, now + seconds, load),
+            "INSERT OR REPLACE INTO leases (node, boot, address, expires, load, clients) VALUES (?, ?, ?, ?, ?, ?)",
+            (node, boot, address, now + seconds, load, clients),
         )
         if seconds:
             self._log.tenant, self._log.lease_ends = (node, boot), now + seconds
@@ -649,6 +651,6 @@ class SqliteStore:
         return self._read(self._leases, self._reader)
 
     def _leases(self, connection: sqlite3.Connection) -> list[Lease]:
-        find = "SELECT node, boot, address, expires, load FROM leases WHERE expires > ? ORDER BY node"
+        find = "SELECT node, boot, address, expires, load, clients FROM leases WHERE expires > ? ORDER BY node"
         found = connection.execute(find, (self._clock(),))
         return [Lease(*row) for row in found]
