@@ -34,6 +34,7 @@ FLOORS = {
     "config": 7,
     "faults": 7,
     "oracle": 7,
+    "joining": 7,
     "service": 7,
     "tap": 7,
     "commands": 7,

@@ -13,12 +13,17 @@ if TYPE_CHECKING:
     from twisted_im.client.client import Client as Client
     from twisted_im.core.connection import Limits as Limits
     from twisted_im.counters import Counters as Counters
+    from twisted_im.edge.peers import LinkEnds as LinkEnds
     from twisted_im.errors import Disconnect as Disconnect
     from twisted_im.errors import ImError as ImError
     from twisted_im.errors import LocalProtocolError as LocalProtocolError
     from twisted_im.errors import RemoteProtocolError as RemoteProtocolError
     from twisted_im.errors import Status as Status
+    from twisted_im.routing.broadcast import BroadcastRouter as BroadcastRouter
+    from twisted_im.routing.mesh import MeshRouter as MeshRouter
+    from twisted_im.routing.route_server import RouteServer as RouteServer
     from twisted_im.routing.single import SingleRouter as SingleRouter
+    from twisted_im.routing.star import StarRouter as StarRouter
     from twisted_im.server.authenticators import Anybody as Anybody
     from twisted_im.server.authenticators import Methods as Methods
     from twisted_im.server.authenticators import PasswordFile as PasswordFile
@@ -42,6 +47,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Anybody": "server.authenticators",
+    "BroadcastRouter": "routing.broadcast",
     "Client": "client.client",
     "ContentType": "wire.schema",
     "Counters": "counters",
@@ -55,16 +61,20 @@ _HOMES = {
     "ImError": "errors",
     "ImServer": "service",
     "Limits": "core.connection",
+    "LinkEnds": "edge.peers",
     "LocalProtocolError": "errors",
     "LoginMethod": "wire.schema",
     "MemoryStore": "storage.memory",
+    "MeshRouter": "routing.mesh",
     "Methods": "server.authenticators",
     "PasswordChecks": "server.passwords",
     "PasswordFile": "server.authenticators",
     "RemoteProtocolError": "errors",
+    "RouteServer": "routing.route_server",
     "SignedTokens": "server.tokens",
     "SingleRouter": "routing.single",
     "SqliteStore": "storage.sqlite",
+    "StarRouter": "routing.star",
     "Status": "errors",
     "StoreAccounts": "server.authenticators",
     "StoreError": "server.interfaces",

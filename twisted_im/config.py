@@ -24,14 +24,14 @@ import reprlib
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from twisted_im.core.connection import Limits
-from twisted_im.edge.endpoints import DEFAULT_LISTEN, explained, local_unless_said, private_keys, usable
-from twisted_im.routing.single import SingleRouter
+from twisted_im.edge.endpoints import DEFAULT_LISTEN, explained, local_unless_said, parts_of, private_keys, usable
+from twisted_im.edge.peers import DEFAULT_PORT, usable_address, usable_port
 from twisted_im.server.authenticators import read_passwords
 from twisted_im.server.tokens import ALGORITHMS
 from twisted_im.service import capacity
@@ -46,12 +46,19 @@ class Engine(NamedTuple):
     file: str = ""  #: the name of that file in the data directory, unless a path is said; "" for a store without one
 
 
-STRATEGIES: dict[str, Callable[[], Any]] = {"single": SingleRouter, "broadcast": SingleRouter, "routed": SingleRouter}
+#: How messages find their receivers; `tap.makeService` knows what each is made of.
+STRATEGIES = ("single", "broadcast", "routed")
+CLUSTERED = ("broadcast", "routed")
+#: Ways of the routed strategy.
+VIA = ("mesh", "route-server")
 STORES: dict[str, Engine] = {"memory": Engine(MemoryStore), "sqlite": Engine(SqliteStore, "messages.db")}
 
 DEFAULT_STORE = "sqlite"
 DEFAULT_AUTH = "file:twisted_im.passwords"
 DEFAULT_DATA = "twisted_im.data"
+DEFAULT_LINK_LISTEN = "tcp:0:interface=127.0.0.1"
+#: The file of the cluster's secret in the data directory, unless another is named.
+CLUSTER_SECRET = "cluster.secret"
 
 
 # ---- kinds of values
@@ -302,6 +309,35 @@ class Endpoint(Kind):
         return local_unless_said(value)
 
 
+class LinkEndpoint(Endpoint):
+    """Where links are taken: with TLS, or on this machine."""
+
+    allowed = "takes a Twisted endpoint: tls:, or on this machine tcp: or unix:"
+
+    def faults(self, value: Any) -> Iterator[str]:
+        try:
+            usable_port(value)
+        except ValueError as error:
+            yield f"={value}: {error}"
+
+
+class LinkAddress(Kind):
+    """Where a link leads."""
+
+    allowed = "takes tls:HOST:PORT, or on this machine tcp:127.0.0.1:PORT or unix:/PATH"
+
+    def read(self, value: Any) -> Any:
+        if not isinstance(value, str):
+            raise ValueError
+        return value
+
+    def faults(self, value: Any) -> Iterator[str]:
+        try:
+            usable_address(value)
+        except ValueError as error:
+            yield f": {error}"
+
+
 class Several(Kind):
     """One or more of another kind. In a variable they stand between spaces or commas; a flag is given several times.
 
@@ -348,6 +384,7 @@ class Setting:
         example: a value for the example file, as TOML has it.
         section: its table in the file; "" for none.
         short: its short flag.
+        only: a setting, and those of its values with which alone this one means anything.
     """
 
     name: str
@@ -357,6 +394,7 @@ class Setting:
     example: Any
     section: str = ""
     short: str | None = None
+    only: tuple[str, tuple[str, ...]] | None = None
 
     @property
     def flag(self) -> str:
@@ -405,6 +443,17 @@ CONFIG = Setting(
     example="twisted_im.toml",
 )  # fmt: skip
 
+STORE_FOLDER = Setting(
+    name="data", kind=Folder(), default=DEFAULT_DATA,
+    help="The folder for what the server keeps; made, for its owner only, if missing.", example="im.data",
+)  # fmt: skip
+CLUSTER_SECRET_FILE = Setting(
+    name="cluster-secret", kind=File(secret=True), default=None, only=("strategy", CLUSTERED),
+    help=f"A file with what all of a cluster know, for links without TLS; else {CLUSTER_SECRET} in the data directory, made if missing.",
+    example="all.secret",
+)  # fmt: skip
+MAX_BODY = _limit("max-body", Number(2048, 16 * 1024 * 1024), "The largest body of a frame, in bytes.", 32768)
+
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="listen", short="l", kind=Several(Endpoint(), DEFAULT_LISTEN), default=[DEFAULT_LISTEN],
@@ -421,14 +470,33 @@ SETTINGS: tuple[Setting, ...] = (
         help=f"How messages find their receivers: {', '.join(STRATEGIES)}.", example="single",
     ),
     Setting(
+        name="via", kind=Choice(VIA), default="mesh", only=("strategy", ("routed",)),
+        help="How routed nodes reach each other: each the others (mesh), or all by route servers.", example="mesh",
+    ),
+    Setting(
+        name="route-server", kind=Several(LinkAddress(), "tls:routes.example.org:7900"), default=None, only=("strategy", CLUSTERED),
+        help="Addresses of route servers; without any, each node that needs one runs its own.", example=["tcp:127.0.0.1:7900"],
+    ),
+    Setting(
+        name="link-listen", kind=LinkEndpoint(), default=DEFAULT_LINK_LISTEN, only=("strategy", CLUSTERED),
+        help="Where this node takes the others' links, as a Twisted endpoint; port 0 is any free one.",
+        example="tcp:7901:interface=127.0.0.1",
+    ),
+    CLUSTER_SECRET_FILE,
+    Setting(
+        name="link-certificate", kind=File(secret=True), default=None, only=("strategy", CLUSTERED),
+        help="A PEM file with this node's key and certificate, for route servers at tls: addresses.", example="im-1.pem",
+    ),
+    Setting(
+        name="link-authority", kind=File(), default=None, only=("strategy", CLUSTERED),
+        help="A PEM file with the authority that their certificates must be signed by.", example="nodes.pem",
+    ),
+    Setting(
         name="store", kind=StoreName(STORES), default=DEFAULT_STORE,
         help="Where messages are kept: sqlite:PATH, sqlite (a file in the data directory), or memory (gone at the end).",
         example="sqlite:im.db",
     ),
-    Setting(
-        name="data", kind=Folder(), default=DEFAULT_DATA,
-        help="The folder for what the server keeps; made, for its owner only, if missing.", example="im.data",
-    ),
+    STORE_FOLDER,
     Setting(name="name", kind=Text(64), default="node", help="This node's name: in its greeting and its logs.", example="im-1"),
     Setting(
         name="standby", kind=Switch(), default=False,
@@ -468,7 +536,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _limit("window", Number(2, _U16), "Notifies that a client may leave unacknowledged.", 32),
     _limit("requests", Number(1, _U16), "Messages and receipts that a client may have unanswered.", 128),
-    _limit("max-body", Number(2048, 16 * 1024 * 1024), "The largest body of a frame, in bytes.", 32768),
+    MAX_BODY,
     _limit("write-budget", Number(4096, 1024**3), "Bytes of notifies that may wait for a slow reader.", 131072),
     _limit("handshake", _SECONDS, "Seconds from connecting to a hello.", 3),
     _limit("login", _SECONDS, "Seconds from connecting to a granted login.", 20),
@@ -476,6 +544,19 @@ SETTINGS: tuple[Setting, ...] = (
     _limit("unacknowledged", _SECONDS, "Seconds that notifies may be out unacknowledged before a ping.", 7.5),
     _limit("ping", _SECONDS, "Seconds for a client to answer a ping.", 4),
     _limit("close", _SECONDS, "Seconds for the last bytes of a closed connection to leave.", 2),
+)  # fmt: skip
+
+#: Those of a route server of its own.
+ROUTE_SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        name="listen", short="l", kind=LinkEndpoint(), default=DEFAULT_PORT,
+        help="Where nodes' links are taken, as a Twisted endpoint.",
+        example="tls:routes-1.pem:port=7900:authority=nodes.pem:interface=0.0.0.0",
+    ),
+    Setting(name="name", kind=Text(64), default="route", help="This route server's name; each has its own.", example="routes-1"),
+    STORE_FOLDER,
+    replace(CLUSTER_SECRET_FILE, only=None),
+    replace(MAX_BODY, help="The largest body of a client's frame, in bytes, as its nodes have it."),
 )  # fmt: skip
 
 
@@ -544,6 +625,8 @@ def configured(
             words = f": {error}" if str(error) else f" {said.setting.kind.allowed}, not {_shown(said.written)}"
             mistakes.append(said.origin + words)
             found.pop(said.setting.name, None)  # nothing weaker is judged in its place
+    if not mistakes:
+        mistakes += _unfit(found, settings)
     for setting in settings:
         value, origin = found.get(setting.name, (None, ""))
         if value is not None and not (setting.name == "data" and data_folder(found) is None):
@@ -556,23 +639,72 @@ def configured(
     return found
 
 
+def _unfit(found: Mapping[str, Found], settings: Sequence[Setting]) -> Iterator[str]:
+    """What is wrong with values that are right by themselves, and do not go together."""
+    said = {setting.name: found[setting.name].origin for setting in settings if found[setting.name].origin != DEFAULT}
+    value = {name: each.value for name, each in found.items()}
+    for setting in settings:
+        if setting.only is not None and setting.name in said and value[setting.only[0]] not in setting.only[1]:
+            name, values = setting.only
+            yield f"{said[setting.name]} means something only with {' or '.join(f'--{name}={each}' for each in values)}"
+    if value.get("strategy") not in CLUSTERED:
+        return
+    if not STORES[value["store"].partition(":")[0]].file:
+        yield f"{said['store']}: the nodes of a cluster share one store, and this one is a process's own: say --store=sqlite"
+    servers, certificate = value["route-server"] or [], value["link-certificate"]
+    over_tls = [address for address in servers if address.startswith("tls:")]
+    if servers and value["strategy"] == "routed" and value["via"] == "mesh":
+        yield f"{said['route-server']}: nodes of a mesh link to each other: say --via=route-server too, or leave it out"
+    elif servers and "link-listen" in said:
+        yield f"{said['link-listen']}: a node with --route-server takes no links: leave one of the two out"
+    if over_tls and certificate is None:
+        yield f"{said['route-server']}: {over_tls[0]}: to link there, this node wants --link-certificate and --link-authority"
+    for one, other in (("link-certificate", "link-authority"), ("link-authority", "link-certificate")):
+        if one in said and value[other] is None:
+            yield f"{said[one]}: it goes with --{other}"
+        elif one in said and not over_tls:
+            yield f"{said[one]}: it is for --route-server=tls:…; for links that are taken here, say it in --link-listen=tls:…"
+    interface = parts_of(value["link-listen"]).get("interface", "")
+    if not servers and interface.replace("\\", "") in ("0.0.0.0", "::", "0::0"):
+        yield f"{said['link-listen']}: the other nodes are told this address, and {interface} is none: name one of this machine's"
+
+
+def secret_file(found: Mapping[str, Found]) -> str | None:
+    """The file with the cluster's secret; None if no link of this process wants one."""
+    if "strategy" in found and found["strategy"].value not in CLUSTERED:
+        return None
+    taken = [found["listen" if "strategy" not in found else "link-listen"].value]
+    servers = found["route-server"].value or [] if "route-server" in found else []
+    if all(each.lower().startswith("tls:") for each in servers or taken):
+        return None
+    named: str | None = found["cluster-secret"].value
+    return named or str(Path(found["data"].value, CLUSTER_SECRET))
+
+
 def data_folder(found: Mapping[str, Found]) -> str | None:
     """The data directory, if it is to be there: something is kept in it, or somebody has named it."""
-    if "data" not in found or "store" not in found:
+    if "data" not in found:
         return None
-    name, _, path = found["store"].value.partition(":")
-    wanted = found["data"].origin != DEFAULT or (STORES[name].file and not path)
+    wanted = found["data"].origin != DEFAULT
+    if "store" in found:
+        name, _, path = found["store"].value.partition(":")
+        wanted = wanted or bool(STORES[name].file and not path)
+    if not wanted and all(name in found for name in ("listen", "cluster-secret")):
+        wanted = found["cluster-secret"].value is None and secret_file(found) is not None
     folder: str = found["data"].value
     return folder if wanted else None
 
 
 def open_secrets(found: Mapping[str, Found], settings: Sequence[Setting] = SETTINGS) -> list[str]:
     """One warning for each file that holds a secret and is open to others than its owner."""
+    paths = [
+        path for setting in settings if (value := found[setting.name].value) is not None for path in setting.kind.secrets(value)
+    ]
+    if "cluster-secret" in found and (shared := secret_file(found)) is not None:
+        paths.append(shared)
     return [
         f"{path} holds a secret, and others than its owner may read or write it: chmod go= {path}"
-        for setting in settings
-        if (value := found[setting.name].value) is not None
-        for path in dict.fromkeys(setting.kind.secrets(value))
+        for path in dict.fromkeys(paths)
         if os.path.exists(path) and os.stat(path).st_mode & 0o077
     ]
 
@@ -632,9 +764,9 @@ def _flags(flags: Mapping[str, Any], settings: Sequence[Setting]) -> Iterator[Sa
             yield Said(setting, setting.flag, setting.kind.from_text(text), text)
 
 
-def flag_like(flag: str) -> str:
+def flag_like(flag: str, settings: Sequence[Setting] = SETTINGS) -> str:
     """The end of a line about a flag that there is not."""
-    flags = {setting.name: setting.flag for setting in (CONFIG, *SETTINGS)}
+    flags = {setting.name: setting.flag for setting in (CONFIG, *settings)}
     return _near(flag.lstrip("-"), flags.values(), flags)
 
 

@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir, suppress
 from dataclasses import fields
 from pathlib import Path
@@ -27,9 +27,10 @@ from zope.interface import implementer
 
 from twisted_im.config import (
     CONFIG,
+    ROUTE_SETTINGS,
     SETTINGS,
     STORES,
-    STRATEGIES,
+    Found,
     Mistakes,
     Setting,
     as_file,
@@ -37,10 +38,19 @@ from twisted_im.config import (
     data_folder,
     flag_like,
     open_secrets,
+    secret_file,
 )
 from twisted_im.core.connection import Limits
 from twisted_im.edge.endpoints import DEFAULT_LISTEN, explained
+from twisted_im.edge.peers import DEFAULT_PORT, LinkEnds, LinkFault
+from twisted_im.joining import join
 from twisted_im.jsonlog import JsonLog
+from twisted_im.routing.broadcast import BroadcastRouter
+from twisted_im.routing.link import link_limits
+from twisted_im.routing.mesh import MeshRouter
+from twisted_im.routing.route_server import RouteServer
+from twisted_im.routing.single import SingleRouter
+from twisted_im.routing.star import StarRouter
 from twisted_im.server.authenticators import Anybody, Methods, PasswordFile, StoreAccounts
 from twisted_im.server.interfaces import StoreError
 from twisted_im.server.passwords import PasswordChecks
@@ -62,6 +72,8 @@ Examples:
       python -m twisted_im certificate --help
   twistd -n im --listen={DEFAULT_LISTEN} --listen=unix:/run/im.sock
       two doors
+  twistd -n im --strategy=routed
+      the first node of a cluster: its log says how another one joins
 
 Every option may also stand in a file (--config=im.toml: heartbeat = 60) or in
 the environment (TWISTED_IM_HEARTBEAT=60); a flag is stronger than a variable,
@@ -71,6 +83,22 @@ An endpoint without interface= listens on this machine only (127.0.0.1).
 Logs are JSON, one object a line: to the terminal with -n, else to twistd.log.
 Stop it with SIGTERM: it commits what it has read, and tells its clients to
 come back. SIGHUP has it read its certificates again.
+"""
+
+
+ROUTE_EXAMPLES = f"""
+Examples:
+  twistd -n im route
+      for nodes of this machine, at {DEFAULT_PORT}; each is
+      started with --strategy=broadcast --route-server=tcp:127.0.0.1:7900
+      (or routed and --via=route-server), and the same --data, where the
+      cluster's secret is
+  twistd -n im route --name=routes-1
+         --listen=tls:routes-1.pem:port=7900:authority=nodes.pem
+      with certificates instead of a secret; to make them, see
+      python -m twisted_im certificate node --help
+
+It keeps nothing. A cluster may have several, each with a name of its own.
 """
 
 
@@ -89,43 +117,44 @@ class StartError(SystemExit, Exception):
         self.code = f"twisted_im: {why}"
 
 
-class Options(usage.Options):
+class Configured(usage.Options):
     """What an operator may say: in flags, in the environment, and in a file. After `parseOptions` each setting is there by its name.
 
     Attributes:
+        settings: those that there are.
+        command: what is typed for this.
+        examples: the end of the help.
         folder: the folder that the server will run in, which relative paths are seen from.
+        found: each setting's value, and where it comes from.
         data: the path of the data directory, if it is to be there.
+        secret: the path of the cluster's secret, if one is wanted.
         warnings: what can be run, but should not be.
 
     Args:
         environment: the environment's variables.
     """
 
+    settings: Sequence[Setting]
+    command: str
+    examples: str
+
     synopsis = "[options]"
-
-    optFlags = [
-        ["check-config", None, "Say what would run, setting by setting, or all that is wrong; start nothing."],
-        *([each.name, each.short, each.help] for each in SETTINGS if each.is_switch),
-    ]
-    optParameters = [
-        [each.name, each.short, each.default_text, each.help] for each in (CONFIG, *SETTINGS) if not each.is_switch and not each.many
-    ]
-
-    compData = usage.Completions()
-
     parent: Any = None
+    compData = usage.Completions()
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         super().__init__()
         self._environment = environment
-        self.update(dict.fromkeys(each.name for each in (CONFIG, *SETTINGS)))  # so that a flag that was given is known from a default
+        self.update(dict.fromkeys(each.name for each in (CONFIG, *self.settings)))  # so that a flag that was given is known from a default
         self.folder = Path()
+        self.found: Mapping[str, Found] = {}
         self.data: str | None = None
+        self.secret: str | None = None
         self.warnings: list[str] = []
 
     def getUsage(self, width: int | None = None) -> str:
         usage: str = super().getUsage(width)
-        return usage + EXAMPLES
+        return usage + self.examples
 
     def parseOptions(self, options: Any = None) -> None:
         """A mistake is one line; twistd would print the whole help and the line after it."""
@@ -133,19 +162,30 @@ class Options(usage.Options):
             super().parseOptions(options)
         except usage.UsageError as error:
             unknown = re.fullmatch(r"option (\S+) not recognized", str(error))
-            raise StartError(f"{error}{flag_like(unknown[1]) if unknown else ''} (see: twistd im --help)") from None
+            near = flag_like(unknown[1], self.settings) if unknown else ""
+            word = re.fullmatch(r"Unknown command: (.*)", str(error), re.DOTALL)
+            what = f"unexpected {word[1]!r}: everything is an option, but for route" if word else error
+            raise StartError(f"{what}{near} (see: {self.command} --help)") from None
 
     def parseArgs(self, *words: str) -> None:
         if words:
             raise usage.UsageError(f"unexpected {words[0]!r}: everything is an option; see --help")
 
+    @property
+    def runner(self) -> Mapping[str, Any] | None:
+        """What runs this: twistd's options; None under `twist`, and where nothing does."""
+        above = self.parent
+        while isinstance(above, Configured):
+            above = above.parent
+        return above if isinstance(above, dict) else None
+
     def postOptions(self) -> None:
         given = {name: said for name, said in self.items() if said is not None}
         try:
-            with chdir((self.parent or {}).get("rundir") or "."):
+            with chdir((self.runner or {}).get("rundir") or "."):
                 self.folder = Path.cwd()
-                found = configured(given, self._environment)
-                self.warnings = open_secrets(found)
+                self.found = found = configured(given, self._environment, self.settings)
+                self.warnings = open_secrets(found, self.settings)
         except OSError as error:
             raise usage.UsageError(f"--rundir: {explained(error)}") from None
         except Mistakes as mistakes:
@@ -153,11 +193,51 @@ class Options(usage.Options):
                 raise SystemExit("\n".join(f"twisted_im: {line}" for line in mistakes.lines)) from None
             raise usage.UsageError(mistakes.lines[0]) from None
         if self["check-config"]:
-            sys.stdout.write(as_file(found).encode(errors="backslashreplace").decode())
+            sys.stdout.write(as_file(found, self.settings).encode(errors="backslashreplace").decode())
             sys.stderr.writelines(f"twisted_im: warning: {warning}\n" for warning in self.warnings)
             raise SystemExit(0)
         self.update({name: value for name, (value, _) in found.items()})
         self.data = data_folder(found)
+        self.secret = secret_file(found)
+
+
+def _flags(settings: Sequence[Setting]) -> list[list[Any]]:
+    """What takes no value."""
+    check = ["check-config", None, "Say what would run, setting by setting, or all that is wrong; start nothing."]
+    return [check, *([each.name, each.short, each.help] for each in settings if each.is_switch)]
+
+
+def _parameters(settings: Sequence[Setting]) -> list[list[Any]]:
+    """What takes one."""
+    return [[each.name, each.short, each.default_text, each.help] for each in (CONFIG, *settings) if not each.is_switch and not each.many]
+
+
+class RouteOptions(Configured):
+    """What the operator of a route server may say."""
+
+    settings = ROUTE_SETTINGS
+    command = "twistd im route"
+    examples = ROUTE_EXAMPLES
+    optFlags = _flags(ROUTE_SETTINGS)
+    optParameters = _parameters(ROUTE_SETTINGS)
+
+
+class Options(Configured):
+    """What the operator of a node may say."""
+
+    settings = SETTINGS
+    command = "twistd im"
+    examples = EXAMPLES
+    synopsis = "[options] [route [options]]"
+    optFlags = _flags(SETTINGS)
+    optParameters = _parameters(SETTINGS)
+    subCommands = [["route", None, RouteOptions, "Run a route server, and no node; see: twistd im route --help"]]
+
+    def postOptions(self) -> None:
+        if self.subCommand is None:
+            super().postOptions()
+        elif given := [name for name, said in self.items() if said]:
+            raise usage.UsageError(f"--{given[0]}: a route server's options come after the word {self.subCommand}")
 
 
 def _given_again(setting: Setting) -> Callable[[Options, str], None]:
@@ -166,7 +246,8 @@ def _given_again(setting: Setting) -> Callable[[Options, str], None]:
     def said(self: Options, item: str) -> None:
         self[setting.name] = [*(self[setting.name] or ()), item]
 
-    said.__doc__ = f"{setting.help.removesuffix('.')}; may be given several times. [default: {setting.default_text}]"
+    default = f" [default: {setting.default_text}]" if setting.default_text else ""
+    said.__doc__ = f"{setting.help.removesuffix('.')}; may be given several times.{default}"
     return said
 
 
@@ -179,16 +260,23 @@ for _each in SETTINGS:
 
 @implementer(IService)
 class ImService(MultiService):
-    """The node as twistd runs it: with logs as JSON, a failure to start said in one line, and a status of 1 when it went wrong later.
+    """A node or a route server as twistd runs it: with logs as JSON, a failure to start said in one line, and a status of 1 when it went
+    wrong later.
 
     Args:
         parent_options: twistd's own options, which say where logs go; None under `twist`, which has options of its own for that.
         data: the data directory; made if it is missing, by the user and in the folder that twistd has changed to. None if there is none.
+        link_listen: the option that says where links are taken.
+
+    Attributes:
+        ends: where its links begin and end; None if it has none.
     """
 
-    def __init__(self, parent_options: Any = None, data: str | None = None) -> None:
+    def __init__(self, parent_options: Any = None, data: str | None = None, *, link_listen: str = "--link-listen") -> None:
         super().__init__()
+        self.ends: LinkEnds | None = None
         self._data = data
+        self._link_listen = link_listen
         self._parent_options = parent_options
         self._why = ""
         self._up = False
@@ -203,18 +291,26 @@ class ImService(MultiService):
             except OSError as error:
                 raise StartError(f"{explained(error)}; say another --logfile") from None
 
+    def reload(self) -> None:
+        """Reads all certificates again."""
+        if self.ends is not None:
+            self.ends.reload()
+        for each in self:
+            if isinstance(each, ImServer):
+                each.reload()
+
     def startService(self) -> None:
         atexit.register(self._leave)
         _heed_signals()
-        _heed_hangup(lambda: [node.reload() for node in self])
+        _heed_hangup(self.reload)
         if self._data is not None:
             try:
                 Path(self._data).mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 raise StartError(f"--data: {explained(error)}") from None
         super().startService()
-        for node in self:
-            node.started.addErrback(self._not_started)
+        for each in self:
+            each.started.addErrback(self._not_started)
         if self._why:
             raise StartError(self._why)
         self._up = True
@@ -222,7 +318,9 @@ class ImService(MultiService):
 
     def _not_started(self, failure: Failure) -> None:
         self._why = explained(failure.value)
-        if isinstance(failure.value, StoreError):
+        if isinstance(failure.value, LinkFault):
+            self._why = self._why.replace("--listen", self._link_listen)
+        elif isinstance(failure.value, StoreError):
             self._why = self._why if "--" in self._why else f"--store: {self._why}"
         if isinstance(failure.value, OSError | OverflowError):  # a path that is not there, a port above all ports
             self._why += "; change --listen"
@@ -335,12 +433,44 @@ def _with_tokens(options: Options, other: Any) -> Any:
     return Methods({LoginMethod.TOKEN: tokens, **beside})
 
 
+def _ends(options: Configured, listen: str | None, **more: Any) -> LinkEnds:
+    """Where links begin and end."""
+    try:
+        return LinkEnds(listen, secret=b"" if options.secret is None else Path(options.secret), reactor=_reactor(), **more)
+    except (OSError, ValueError) as error:  # it has changed since it was looked at
+        raise StartError(explained(error)) from None
+
+
+def _router(options: Options, service: ImService) -> Any:
+    """What gets messages to their receivers."""
+    if options["strategy"] == "single":
+        return SingleRouter()
+    servers = options["route-server"] or ()
+    files = {"certificate": options["link-certificate"], "authority": options["link-authority"]}
+    service.ends = ends = _ends(options, None if servers else options["link-listen"], **files)
+    limits = link_limits(options["max-body"])
+    if options["strategy"] == "broadcast":
+        return BroadcastRouter(ends, servers, limits=limits)
+    return MeshRouter(ends, limits=limits) if options["via"] == "mesh" else StarRouter(ends, servers, limits=limits)
+
+
+def _route_service(options: RouteOptions) -> ImService:
+    """A route server, and no node."""
+    service = ImService(options.runner, options.data, link_listen="--listen")
+    service.ends = _ends(options, options["listen"])
+    RouteServer(service.ends, name=options["name"], limits=link_limits(options["max-body"])).setServiceParent(service)
+    return service
+
+
 def makeService(options: Options) -> ImService:
     """The service that these options describe."""
     if not _reactor().getDelayedCalls():
         _reactor().seconds = time.monotonic  # Twisted's timers follow the system's clock, and would stop while that is set back
-    for warning in options.warnings:
+    chosen = getattr(options, "subOptions", None) or options
+    for warning in chosen.warnings:
         log.warn("{warning}", warning=warning)
+    if isinstance(chosen, RouteOptions):
+        return _route_service(chosen)
     kind, _, path = options["store"].partition(":")
     engine = STORES[kind]
     file = path or Path(options["data"], engine.file)
@@ -360,10 +490,10 @@ def makeService(options: Options) -> ImService:
         authenticator = _with_tokens(options, authenticator)
     elif authenticator is None:
         raise StartError("--auth=none lets nobody in; say --token-keys as well")
-    service = ImService(options.parent if isinstance(options.parent, dict) else None, options.data)
+    service = ImService(options.runner, options.data)
     server = ImServer(
         store=store,
-        router=STRATEGIES[options["strategy"]](),
+        router=_router(options, service),
         authenticator=authenticator,
         listen=options["listen"],
         name=options["name"],
@@ -375,4 +505,6 @@ def makeService(options: Options) -> ImService:
         broken=service.fail,
     )
     server.setServiceParent(service)
+    if service.ends is not None:
+        server.started.addCallback(lambda _: log.info("another node joins by: {command}", event="join", command=join(options, server)))
     return service

@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import deferLater
 
 from tests.routing.contract import ALICE, BOB, NOBODY, RouterContract, push
-from twisted_im.cork import corked
-from twisted_im.edge.peers import peer_endpoint
-from twisted_im.pump import Turn
-from twisted_im.routing.route_server import RouteServer
+from twisted_im.edge.peers import LinkEnds
 
 SECRET = b"known to all of this cluster"
 
 
-def port() -> TCP4ServerEndpoint:
-    """A free port of this machine."""
-    return TCP4ServerEndpoint(corked(reactor), 0, interface="127.0.0.1")
-
-
-def reach(address: str) -> Any:
-    """Where a link leads."""
-    return peer_endpoint(reactor, address)
-
-
-def route_server(name: str) -> RouteServer:
-    """One that has not been started."""
-    return RouteServer(name, name.encode().ljust(16, b"."), Turn(reactor), port(), secret=SECRET)
+def ends() -> LinkEnds:
+    """Links of this machine, and a free port for them."""
+    return LinkEnds("tcp:0", secret=SECRET)
 
 
 async def until(holds: Callable[[], object]) -> None:
@@ -41,20 +26,16 @@ async def until(holds: Callable[[], object]) -> None:
 
 
 class ClusteredContract(RouterContract):
-    """What is promised between nodes, beside the contract.
-
-    Attributes:
-        route_servers: those that run.
-    """
+    """What is promised between nodes, beside the contract."""
 
     nodes = 3
-    route_servers: list[RouteServer]
 
     def ready(self) -> Deferred[None]:
         return Deferred.fromCoroutine(until(lambda: all(len(up.hears) == self.nodes - 1 for up in self.ups)))
 
     def settle(self) -> Deferred[None]:
-        counters = [each.counters for each in (*self.ups, *getattr(self, "route_servers", []))]
+        own = [router.own for router in self.routers if getattr(router, "own", None) is not None]
+        counters = [each.counters for each in (*self.ups, *own)]
 
         def arrived() -> bool:
             return sum(each.copies_sent for each in counters) == sum(each.copies_taken for each in counters)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import TestCase
 
-from tests.routing.clustered import SECRET, ClusteredContract, port, reach
+from tests.routing.clustered import ClusteredContract, ends
 from twisted_im.routing.mesh import MeshRouter
 
 
@@ -12,7 +12,7 @@ class TestMeshRouter(ClusteredContract, TestCase):
     """Three nodes on real sockets."""
 
     def make_routers(self, count: int) -> list[MeshRouter]:
-        return [MeshRouter(port(), reach, secret=SECRET) for _ in range(count)]
+        return [MeshRouter(ends()) for _ in range(count)]
 
     def costs(self) -> tuple[int, int]:
         return 1, 0

@@ -6,11 +6,12 @@ Strategy: names, bounds, defaults and their meaning come from the declaration in
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from string import Template
 
 from twisted_im.commands import pages
 from twisted_im.commands.pages import table
-from twisted_im.config import CONFIG, PREFIX, SETTINGS, as_toml
+from twisted_im.config import CONFIG, PREFIX, ROUTE_SETTINGS, SETTINGS, Setting, as_toml
 
 EXAMPLES = """Examples:
   python -m twisted_im configuration
@@ -100,37 +101,53 @@ _SECTIONS = {
 }
 
 
+#: What stands above a route server's settings.
+_ROUTE = (
+    "`twistd im route` ([a cluster](operations.md#a-cluster)) takes these, in the same three places, from a file and an environment of its"
+    " own."
+)
+
+
+def _table(settings: Sequence[Setting]) -> str:
+    rows = [
+        (
+            "<br>".join(f"`{name}`" for name in (setting.key, setting.flag, setting.variable)),
+            setting.kind.allowed.partition(" ")[2],
+            f"`{setting.default_text}`" if setting.default_text else "none",
+            setting.help + (f" Only with `{setting.only[0]} = {' or '.join(setting.only[1])}`." if setting.only else ""),
+        )
+        for setting in settings
+    ]
+    return table(("file, flag, variable", "takes", "default", "what it says"), rows)
+
+
 def page() -> str:
     """docs/configuration.md."""
     sections = []
     for section in dict.fromkeys(setting.section for setting in SETTINGS):
-        rows = [
-            (
-                "<br>".join(f"`{name}`" for name in (setting.key, setting.flag, setting.variable)),
-                setting.kind.allowed.partition(" ")[2],
-                f"`{setting.default_text}`" if setting.default_text else "none",
-                setting.help,
-            )
-            for setting in SETTINGS
-            if setting.section == section
-        ]
         below = f"In the file below `[{section}]`.\n\n" if section else ""
-        sections.append(f"## {_SECTIONS[section]}\n\n{below}{table(('file, flag, variable', 'takes', 'default', 'what it says'), rows)}\n")
+        sections.append(f"## {_SECTIONS[section]}\n\n{below}{_table([each for each in SETTINGS if each.section == section])}\n")
+    sections.append(f"## A route server\n\n{_ROUTE}\n\n{_table(ROUTE_SETTINGS)}\n")
     return _PAGE.substitute(prefix=PREFIX, config=CONFIG.variable, sections="\n".join(sections), example=example())
 
 
 def example() -> str:
     """docs/twisted_im.toml."""
     lines = [
-        "# An example for twistd im --config=twisted_im.toml. Every setting is here; leave out what you do not want to change.",
+        "# An example for twistd im --config=twisted_im.toml. Every setting is here; leave out what you do not want to change. What is",
+        "# for a cluster alone has a # before it.",
         "# What each may be: docs/configuration.md. What would run: twistd im --config=twisted_im.toml --check-config",
     ]
     section = ""
+    examples = {setting.name: setting.example for setting in SETTINGS}
     for setting in SETTINGS:
         if setting.section != section:
             section = setting.section
             lines += ["", f"[{section}]"]
-        lines += ["", f"# {setting.help} [default: {setting.default_text or 'none'}]", f"{setting.name} = {as_toml(setting.example)}"]
+        line = f"{setting.name} = {as_toml(setting.example)}"
+        if setting.only is not None and examples[setting.only[0]] not in setting.only[1]:
+            line = f"# {line}"
+        lines += ["", f"# {setting.help} [default: {setting.default_text or 'none'}]", line]
     return "\n".join(lines) + "\n"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.application.internet import ClientService
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
@@ -35,6 +35,25 @@ STRANGERS = 100
 SHORTEST_SECRET = 16
 #: Names and boots of which something is remembered.
 _REMEMBERED = 1000
+
+
+class Ends(Protocol):
+    """Where one process's links begin and end: see `twisted_im.edge.peers.LinkEnds`. It may be asked for all of this from the start on."""
+
+    @property
+    def port(self) -> IStreamServerEndpoint | None:
+        """Where links are taken; None where none are."""
+
+    @property
+    def scheme(self) -> str:
+        """What others write before the port's address: see `Links.listen`."""
+
+    @property
+    def secret(self) -> bytes:
+        """What all of the cluster know, for links without TLS; empty for none."""
+
+    def reach(self, address: str) -> IStreamClientEndpoint:
+        """Where a link leads. Raises a ValueError: it is no address that may be linked to."""
 
 
 class Linker:

@@ -12,16 +12,15 @@ for nodes that hold one of its audience, in one copy for each; who is left out i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
-from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from zope.interface import implementer
 
 from twisted_im.routing.incoming import Incoming
 from twisted_im.routing.link import Attachment, Link, Peer, Reached
-from twisted_im.routing.linking import Linker, Links
+from twisted_im.routing.linking import Ends, Linker, Links
 from twisted_im.routing.table_memory import MemoryTable
 from twisted_im.server.interfaces import Envelope, IRouter, Look
 from twisted_im.wire.schema import Role
@@ -37,21 +36,15 @@ class MeshRouter:
     """The routed strategy with links between the nodes.
 
     Args:
-        port: where other nodes' links are taken.
-        scheme: what they write before its address; see `Links.listen`.
-        reach: makes the endpoint of another node's address.
-        links: see `Links`: `secret`, `limits`, `random`, `chance`.
+        ends: where other nodes' links are taken, and where those to them lead.
+        links: see `Links`: `limits`, `random`, `chance`.
     """
 
     strategy = "routed"
     links = True
 
-    def __init__(
-        self, port: IStreamServerEndpoint, reach: Callable[[str], IStreamClientEndpoint], *, scheme: str = "tcp", **links: Any
-    ) -> None:
-        self._port = port
-        self._scheme = scheme
-        self._reach = reach
+    def __init__(self, ends: Ends, **links: Any) -> None:
+        self._ends = ends
         self._options = links
         self._up: Any = None
         self._links: Any = None
@@ -64,8 +57,11 @@ class MeshRouter:
     def start(self, up: Any) -> Any:
         self._up = up
         self._incoming = Incoming(up)
-        self._links = Links(Peer(Role.PEER, up.name, up.boot), self, up.turn, **self._options)
-        address = yield self._links.listen(self._port, self._scheme)
+        ends = self._ends
+        if ends.port is None:
+            raise ValueError("every node of a mesh takes links, and this one has no port for them")
+        self._links = Links(Peer(Role.PEER, up.name, up.boot), self, up.turn, secret=ends.secret, **self._options)
+        address = yield self._links.listen(ends.port, ends.scheme)
         up.announce(address)
         up.watch(self._look)
 
@@ -96,7 +92,7 @@ class MeshRouter:
             if key not in self._linkers:
                 node, boot, address = key
                 try:
-                    endpoint = self._reach(address)
+                    endpoint = self._ends.reach(address)
                 except ValueError as error:
                     self._links.say(address, f"no link to node {node}: {error}")
                     continue

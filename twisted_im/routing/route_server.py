@@ -15,15 +15,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.logger import Logger
 
 from twisted_im.pump import Turn
 from twisted_im.routing.link import Attachment, Link, Peer, Reached
-from twisted_im.routing.linking import Links
+from twisted_im.routing.linking import Ends, Links
 from twisted_im.routing.table_memory import MemoryTable
 from twisted_im.server.interfaces import Envelope
+from twisted_im.server.tenure import new_boot
 from twisted_im.wire.schema import Role
+
+log = Logger()
 
 
 class _Node:
@@ -39,45 +43,66 @@ class _Node:
         self.attaches = False
 
 
-class RouteServer:
-    """One route server.
+class RouteServer(Service):
+    """One route server: a service of its own, or a part of a node, which calls `start` and `stop`.
 
     Args:
+        ends: where nodes' links are taken.
         name: unique among the route servers.
-        boot: 16 bytes of this run's own.
-        turn: its own; see `Turn`.
-        port: where nodes' links are taken.
-        scheme: what they write before its address; see `Links.listen`.
-        links: see `Links`: `secret`, `limits`, `random`, `chance`.
+        boot: 16 bytes of this run's own; by default `new_boot()` at its start.
+        turn: its own; by default one of the global reactor.
+        links: see `Links`: `limits`, `random`, `chance`.
 
     Attributes:
         counters: what it has done.
+        started: fires with the address that nodes are given when links are taken, or fails with the reason why they are not; for one that
+            was started as a service.
     """
 
-    def __init__(self, name: str, boot: bytes, turn: Turn, port: IStreamServerEndpoint, *, scheme: str = "tcp", **links: Any) -> None:
+    def __init__(self, ends: Ends, *, name: str = "route", boot: bytes = b"", turn: Turn | None = None, **links: Any) -> None:
+        if turn is None:
+            from twisted.internet import reactor  # installs it: not before somebody wants a server
+
+            turn = Turn(reactor)
+        self.started: Deferred[str] = Deferred()
         self.counters = turn.counters
         self._turn = turn
-        self._port = port
-        self._scheme = scheme
-        self._links = Links(Peer(Role.ROUTE, name, boot), self, turn, **links)
+        self._ends = ends
+        self._options = links
+        self._name, self._boot = name, boot
+        self._links: Links | None = None
         self._nodes: dict[Link, _Node] = {}
         self._table = MemoryTable()
         self._changed = False
         turn.steps.insert(0, self._tell)
 
-    def start(self) -> Deferred[str]:
+    @inlineCallbacks
+    def start(self) -> Any:
         """Takes links; fires with the address."""
-        return self._links.listen(self._port, self._scheme)
+        if self._ends.port is None:
+            raise ValueError("a route server takes links, and this one has no port for them")
+        me = Peer(Role.ROUTE, self._name, self._boot or new_boot())
+        self._links = Links(me, self, self._turn, secret=self._ends.secret, **self._options)
+        return (yield self._links.listen(self._ends.port, self._ends.scheme))
 
-    def stop(self) -> Deferred[None]:
+    @inlineCallbacks
+    def stop(self) -> Any:
         """Ends all links."""
-        stopped = self._links.stop()
+        links, self._links = self._links, None
+        if links is not None:
+            yield links.stop()
+        self._turn.stop()
 
-        def over(result: Any) -> Any:
-            self._turn.stop()
-            return result
+    def startService(self) -> None:
+        super().startService()
+        self.start().addBoth(self.started.callback)
 
-        return stopped.addBoth(over)
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        """Ends all links; nodes have others, or read the store."""
+        yield maybeDeferred(super().stopService)
+        yield self.stop()
+        log.info("stopped", event="stopped", node=self._name, **self.counters.snapshot())
 
     # ---- who is there
 

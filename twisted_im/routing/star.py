@@ -18,16 +18,16 @@ Route servers are found in the leases of the nodes that have one of their own, o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
-from twisted.internet.interfaces import IStreamClientEndpoint
 from zope.interface import implementer
 
+from twisted_im.pump import Turn
 from twisted_im.routing.incoming import Incoming
 from twisted_im.routing.link import LINK_BEAT, Attachment, Link, Peer, Reached
-from twisted_im.routing.linking import Linker, Links
+from twisted_im.routing.linking import Ends, Linker, Links
 from twisted_im.routing.mesh import attachment
 from twisted_im.routing.route_server import RouteServer
 from twisted_im.server.interfaces import Envelope, IRouter, Look
@@ -57,28 +57,24 @@ class StarRouter:
     """The routed strategy by way of route servers.
 
     Args:
-        route_servers: addresses of those that are named. If none is, they are found in the leases of all nodes.
-        reach: makes the endpoint of an address.
-        own: a route server that this node runs itself, not started.
-        links: see `Links`: `secret`, `limits`, `random`, `chance`.
+        ends: where links lead, and where those to a route server of this node's own are taken.
+        route_servers: addresses of those that are named. If none is, each node that takes links runs one of its own, and all are found
+            in the leases.
+        links: see `Links`: `limits`, `random`, `chance`.
+
+    Attributes:
+        own: the route server that this node runs itself, once started; None for none.
     """
 
     strategy = "routed"
     links = True
     attaches = True
 
-    def __init__(
-        self,
-        route_servers: Sequence[str],
-        reach: Callable[[str], IStreamClientEndpoint],
-        *,
-        own: RouteServer | None = None,
-        **links: Any,
-    ) -> None:
+    def __init__(self, ends: Ends, route_servers: Sequence[str] = (), **links: Any) -> None:
+        self._ends = ends
         self._named = tuple(route_servers)
-        self._reach = reach
-        self._own = own
         self._options = links
+        self.own: RouteServer | None = None
         self._up: Any = None
         self._links: Any = None
         self._incoming: Any = None
@@ -94,9 +90,11 @@ class StarRouter:
     def start(self, up: Any) -> Any:
         self._up = up
         self._incoming = Incoming(up)
-        self._links = Links(Peer(Role.PEER, up.name, up.boot), self, up.turn, **self._options)
-        if self._own is not None:
-            up.announce((yield self._own.start()))
+        self._links = Links(Peer(Role.PEER, up.name, up.boot), self, up.turn, secret=self._ends.secret, **self._options)
+        if not self._named and self._ends.port is not None:
+            turn = Turn(up.turn.reactor, clock=up.turn.now, wall=up.turn.wall)
+            self.own = RouteServer(self._ends, name=up.name, boot=up.boot, turn=turn, **self._options)
+            up.announce((yield self.own.start()))
         up.watch(self._look)
 
     def stop(self) -> Deferred[Any] | None:
@@ -109,8 +107,8 @@ class StarRouter:
         links, self._links = self._links, None
         self._linkers.clear()
         parts = [links.stop()]
-        if self._own is not None:
-            parts.append(self._own.stop())
+        if self.own is not None:
+            parts.append(self.own.stop())
         return DeferredList(parts, consumeErrors=True)
 
     # ---- who is there
@@ -126,7 +124,7 @@ class StarRouter:
         for address in wanted:
             if address not in self._linkers:
                 try:
-                    endpoint = self._reach(address)
+                    endpoint = self._ends.reach(address)
                 except ValueError as error:
                     self._links.say(address, f"no link to a route server: {error}")
                     continue
