@@ -58,6 +58,7 @@ class Redis:
         self.path = Path(self._folder.name) / "redis.sock"
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
+        self._slowly: subprocess.Popen[bytes] | None = None
         self.start()
 
     def start(self) -> None:
@@ -91,11 +92,24 @@ class Redis:
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+    def slow(self, seconds: float) -> None:
+        """It stops for so long again and again, and goes on for a moment in between; 0 ends that."""
+        if self._slowly is not None:
+            self._slowly.kill()
+            self._slowly.wait()
+            self._slowly = None
+            self.thaw()
+        if seconds and self._process is not None:
+            pid = self._process.pid
+            loop = f"while kill -STOP {pid} && sleep {seconds} && kill -CONT {pid}; do sleep 0.02; done"
+            self._slowly = subprocess.Popen(["sh", "-c", loop])
 
     def close(self) -> None:
         """Ends it, and leaves nothing."""
+        self.slow(0.0)
         self.kill()
         self._folder.cleanup()
 

@@ -277,7 +277,8 @@ class _Shard:
         self._flying: deque[tuple[float, Deferred[Any]]] = deque()
         self._late: Any = None
         self._mine: dict[tuple[bytes, bytes], int] = {}
-        self._next: Iterator[tuple[bytes, bytes]] = iter(())
+        self._next: Iterator[tuple[bytes, bytes]] = iter(())  # of these, the ones that this round still has to touch
+        self._touched = self._cycle = 0.0  # since when all were touched or written; when this round began
         self._version = 0
         self._open = False  # changes are sent
         self._changes: list[tuple[bytes, bytes, bytes]] = []
@@ -358,7 +359,7 @@ class _Shard:
             log.info("the route table's server {server} answers", event="table back", server=server.name)
             self._said = ""
         asked = self._now()
-        if (yield self._ask_refresh(())):
+        if (yield self._ask_refresh(())) > 0:
             self._is_right(asked)
         else:
             yield self._fill()
@@ -534,8 +535,9 @@ class _Shard:
                 whole = yield self._change(rows)
             if whole:
                 asked = self._now()
-                whole = yield self._ask_refresh(())
+                whole = (yield self._ask_refresh(())) > 0
             if whole:
+                self._touched = self._cycle = asked
                 self._is_right(asked)
 
     def _change(self, rows: Iterable[tuple[bytes, bytes, bytes]], *, expected: bytes | None = None) -> Deferred[Any]:
@@ -611,6 +613,7 @@ class _Shard:
         rows = [key for key in islice(self._next, int(part)) if key in self._mine]
         if not rows:
             self._next = iter(list(self._mine))
+            self._touched, self._cycle = self._cycle, self._now()
         refreshed: Deferred[Any] = self._refresh(rows)
         refreshed.addErrback(self._unless_away)
 
@@ -619,7 +622,9 @@ class _Shard:
         asked = self._now()
         parts = [self._ask_refresh(rows[begin : begin + ROWS]) for begin in range(0, max(len(rows), 1), ROWS)]
         wholes = yield DeferredList(parts, fireOnOneErrback=True, consumeErrors=True).addErrback(_first)
-        if not all(whole for _, whole in wholes):
+        if any(whole < 0 for _, whole in wholes):
+            self._right = min(self._right, self._touched)  # who knows since when
+        if not all(whole > 0 for _, whole in wholes):
             self._is_wrong()
         elif self.standing is Standing.SURE:
             self._right = asked
@@ -634,7 +639,7 @@ class _Shard:
             b"%d" % self._version, b"%d" % LIFE, self._boot, self._name, b"%d" % self._mark, *given,
         )  # fmt: skip
         self._see(dict(zip(nodes[::2], nodes[1::2], strict=True)), asked)
-        return bool(whole)
+        return whole
 
     def _see(self, marks: dict[bytes, bytes], asked: float) -> None:
         """Judges the others by their marks."""

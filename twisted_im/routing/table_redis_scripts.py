@@ -39,12 +39,12 @@ return 1
 """
 
 #: KEYS: version, index, nodes. ARGV: the version expected; seconds to live; boot; name; the mark; and then, for each row to be touched:
-#: user, device. Gives [1 if all is there, the nodes with their marks].
+#: user, device. Gives [1 if all is there, 0 if the version is another, -1 if such a row is missing; the nodes with their marks].
 REFRESHED = b"""
-local whole = redis.call('GET', KEYS[1]) == ARGV[1]
+local whole = redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0
 redis.call('HSET', KEYS[3], ARGV[3] .. ARGV[4], ARGV[5])
 redis.call('EXPIRE', KEYS[3], ARGV[2])
-if whole then
+if whole == 1 then
   redis.call('EXPIRE', KEYS[1], ARGV[2])
   redis.call('EXPIRE', KEYS[2], ARGV[2])
   for at = 6, #ARGV, 2 do
@@ -52,11 +52,11 @@ if whole then
     if redis.call('HEXISTS', key, ARGV[3] .. ARGV[at + 1] .. ARGV[4]) == 1 then
       redis.call('EXPIRE', key, ARGV[2])
     else
-      whole = false
+      whole = -1
     end
   end
 end
-return {whole and 1 or 0, redis.call('HGETALL', KEYS[3])}
+return {whole, redis.call('HGETALL', KEYS[3])}
 """
 
 #: KEYS: version, index, nodes. ARGV: boot; name; rows at once. Removes so many entries of a run, the version first; gives how many. When
