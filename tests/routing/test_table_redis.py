@@ -225,6 +225,21 @@ class TestEntries(TestCase):
         assert len(up.doubts) == 1
         await until(lambda: self.entries(ALICE) == [b"1"] and self.entries(BOB) == [b"2"], "both to be there")
 
+    async def test_what_changes_meanwhile(self) -> None:
+        """If this fails, who has logged in while Redis could not be reached, and it has lost nothing, is not found when it is back."""
+        table, up = await self.table()
+        alice, _ = await self.comes(table, ALICE, 1), await self.comes(table, BOB, 2)
+        self.redis.freeze()
+        await until(lambda: up.doubts, "doubt")
+        table.remove("", [alice])
+        begun = time.monotonic()
+        await self.comes(table, b"\0carol", 3)
+        assert time.monotonic() - begun < ANSWER, "it waits, though nobody can answer"
+        self.redis.thaw()
+        await until(lambda: f"redis {self.redis.server().name}" in up.hears, "certainty")
+        assert [self.entries(user) for user in (ALICE, BOB, b"\0carol")] == [[], [b"2"], [b"3"]]
+        assert up.counters.table_away_seconds > 0
+
     async def test_nothing_is_kept_for_ever(self) -> None:
         """If this fails, what a cluster that is no more has left in Redis stays there."""
         table, _ = await self.table()
