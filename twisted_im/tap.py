@@ -27,6 +27,7 @@ from zope.interface import implementer
 
 from twisted_im.config import (
     CONFIG,
+    MEMORY_TABLE,
     ROUTE_SETTINGS,
     SETTINGS,
     STORES,
@@ -43,6 +44,7 @@ from twisted_im.config import (
 from twisted_im.core.connection import Limits
 from twisted_im.edge.endpoints import DEFAULT_LISTEN, explained
 from twisted_im.edge.peers import DEFAULT_PORT, LinkEnds, LinkFault
+from twisted_im.edge.redis import redis_server
 from twisted_im.joining import join
 from twisted_im.jsonlog import JsonLog
 from twisted_im.routing.broadcast import BroadcastRouter
@@ -51,6 +53,8 @@ from twisted_im.routing.mesh import MeshRouter
 from twisted_im.routing.route_server import RouteServer
 from twisted_im.routing.single import SingleRouter
 from twisted_im.routing.star import StarRouter
+from twisted_im.routing.table_memory import MemoryTable
+from twisted_im.routing.table_redis import RedisTable
 from twisted_im.server.authenticators import Anybody, Methods, PasswordFile, StoreAccounts
 from twisted_im.server.interfaces import StoreError
 from twisted_im.server.passwords import PasswordChecks
@@ -451,7 +455,17 @@ def _router(options: Options, service: ImService) -> Any:
     limits = link_limits(options["max-body"])
     if options["strategy"] == "broadcast":
         return BroadcastRouter(ends, servers, limits=limits)
-    return MeshRouter(ends, limits=limits) if options["via"] == "mesh" else StarRouter(ends, servers, limits=limits)
+    return MeshRouter(ends, table=_table(options), limits=limits) if options["via"] == "mesh" else StarRouter(ends, servers, limits=limits)
+
+
+def _table(options: Options) -> Any:
+    """Where the nodes of a mesh keep who is where."""
+    if options["table"] == [MEMORY_TABLE]:
+        return MemoryTable()
+    try:
+        return RedisTable([redis_server(_reactor(), url) for url in options["table"]])
+    except (OSError, ValueError) as error:  # one is named twice, or something has changed since it was looked at
+        raise StartError(f"--table: {explained(error)}") from None
 
 
 def _route_service(options: RouteOptions) -> ImService:

@@ -322,7 +322,7 @@ class _Shard:
     def _failed(self, failure: Failure) -> None:
         self._attempt = None
         if not self._stopped:
-            self._say(f"it cannot be reached: {failure.getErrorMessage().rstrip('.')}")
+            self._say(f"it cannot be reached: {failure.getErrorMessage()}")
             self._again()
 
     def _again(self) -> None:
@@ -439,6 +439,7 @@ class _Shard:
 
     def _say(self, why: str) -> None:
         """Logs that it is away; once, until there is something else to say."""
+        why = why.rstrip(".")
         if why != self._said:
             self._said = why
             text = "the route table's server {server} is away: {why}. Until it is back, frames go to all nodes, and the store is read"

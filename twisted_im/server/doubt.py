@@ -145,9 +145,11 @@ class Doubts:
             self._counted = now
         elif self._position is not None:
             self._position = min(self._position, older[-1]) if older else None
+        leased = peer not in self._unleased
         if peer not in self.open:
-            log.info("{peer} is not heard: what it accepts is read from the store", event="doubt", peer=peer)
-        self.open[peer] = math.inf if peer in self._live or peer in self._unleased else now + LONGEST_TRANSACTION
+            what = "what it accepts" if leased else "what others accept"
+            log.info("{peer} is not heard: {what} is read from the store", event="doubt", peer=peer, what=what)
+        self.open[peer] = math.inf if peer in self._live or not leased else now + LONGEST_TRANSACTION
         self._closing.pop(peer, None)
         self._poll_soon()
 
