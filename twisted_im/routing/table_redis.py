@@ -192,7 +192,7 @@ class RedisTable:
     def put(self, node: str, rows: Sequence[Any], *, whole: bool = False) -> Deferred[Any] | None:
         told = [self._shard(row.user).put(row.user, row.device, row.session) for row in rows]
         waits = [done for done in told if done is not None]
-        return DeferredList(waits) if waits else None
+        return DeferredList(waits, consumeErrors=True) if waits else None  # who does not wait any more leaves them alone
 
     def remove(self, node: str, rows: Sequence[Any]) -> None:
         for row in rows:
@@ -459,10 +459,13 @@ class _Shard:
         if protocol is None:
             ended.callback(None)
             return ended
-        cleared = self._clear(self._boot, self._name) if self.standing is Standing.SURE else self._ask(b"PING")
-        cleared.addErrback(lambda failure: failure.trap(Away))
-        cleared.addCallback(lambda _: self._lose("this node ends"))
         over.addCallback(ended.callback)
+        if self.standing is Standing.SURE:
+            cleared = self._clear(self._boot, self._name)
+            cleared.addErrback(lambda failure: failure.trap(Away))
+            cleared.addCallback(lambda _: self._lose("this node ends"))
+        else:
+            self._lose("this node ends")
         return ended
 
     # ---- doubt
