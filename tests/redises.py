@@ -113,7 +113,7 @@ class Redis:
         self.kill()
         self._folder.cleanup()
 
-    def ask(self, *command: bytes | str) -> Any:
+    def ask(self, *command: bytes | str, password: str = "") -> Any:
         """A command by hand, and its answer."""
         from hiredis import Reader
 
@@ -121,10 +121,11 @@ class Redis:
         with socket.socket(socket.AF_UNIX) as line:
             line.settimeout(20)
             line.connect(str(self.path))
-            parts = [part.encode() if isinstance(part, str) else part for part in command]
-            line.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts))
-            while (answer := reader.gets()) is False:
-                reader.feed(line.recv(65536))
+            for each in ([("AUTH", password)] if password else []) + [command]:
+                parts = [part.encode() if isinstance(part, str) else part for part in each]
+                line.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts))
+                while (answer := reader.gets()) is False:
+                    reader.feed(line.recv(65536))
         if isinstance(answer, Exception):
             raise answer
         return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from twisted.trial.unittest import TestCase
 from tests.redises import Redis
 from tests.routing.contract import ALICE, Up
 from tests.running import certificate
+from tests.twistd import DEADLINE, ENVIRONMENT, TWISTD, started
 from twisted_im.edge.redis import redis_server, usable_redis, without_password
 from twisted_im.routing.table_redis import RedisTable
+from twisted_im.routing.table_redis_scripts import NODES
 
 
 @pytest.mark.parametrize(
@@ -110,3 +113,45 @@ class TestTls(TestCase):
             doubts.append(len(up.doubts))
             await maybeDeferred(table.stop)
         assert doubts == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--table=redis://im:secret@x/y"], "--table: 'redis://im:…@x/y' is no Redis: write redis://user:password@host:6379/0"),
+        (["--table=rediss://x?ca=none.pem"], "--table: none.pem: No such file or directory"),
+        (["--table=redis://x", "--table=memory"], "--table: memory or URLs of Redis, and not both"),
+        (["--table=redis://x", "--table=redis://:pw@x:6379/0"], "--table: a route table in Redis wants at least one server, and each once"),
+        (["--table=redis://x", "--via=route-server"], "--table: with --via=route-server the route servers have the table"),
+        (["--table=redis://x", "--strategy=single"], "--table means something only with --strategy=routed"),
+    ],
+)
+def test_a_mistake_is_one_line(flags: list[str], said: str, tmp_path: Path) -> None:
+    """If this fails, who mistypes where the table is gets a traceback, or a node that looks for sessions elsewhere."""
+    words = [*TWISTD, "-n", "--pidfile=", "im", "--listen=tcp:0", "--auth=anonymous", "--strategy=routed", *flags]
+    outcome = subprocess.run(words, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert (outcome.returncode, outcome.stderr.count("\n")) == (1, 1), outcome.stderr
+    assert outcome.stderr.startswith(f"twisted_im: {said}")
+
+
+def test_nodes_find_the_table(tmp_path: Path) -> None:
+    """If this fails, `--table` is taken and not used, or shows its password."""
+    redis = Redis("--requirepass", "s3cret")
+    try:
+        words = [*TWISTD, "-n", "--pidfile=", "im", "--listen=tcp:0", "--auth=anonymous", "--strategy=routed", "--store=sqlite"]
+        words.append(f"--table=unix://:s3cret@{redis.path}")
+        checked = subprocess.run(
+            [*words, "--check-config"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=DEADLINE, check=False
+        )
+        with started(words, tmp_path) as server:
+            assert server.stdout is not None
+            lines = [next(server.stdout)]
+            while "another node joins" not in lines[-1]:
+                lines.append(next(server.stdout))
+            nodes = redis.ask("HKEYS", NODES, password="s3cret")
+        assert [node[16:] for node in nodes] == [b"node"]
+        assert "table" in checked.stdout
+        assert "s3cret" not in checked.stdout + "".join(lines)
+        assert "away" not in "".join(lines)
+    finally:
+        redis.close()
