@@ -34,6 +34,7 @@ from twisted_im.client.destination import split_address
 from twisted_im.core.connection import Limits
 from twisted_im.edge.endpoints import DEFAULT_LISTEN, explained, local_unless_said, parts_of, private_keys, usable
 from twisted_im.edge.peers import DEFAULT_PORT, usable_address, usable_port
+from twisted_im.edge.redis import usable_redis, without_password
 from twisted_im.server.authenticators import read_passwords
 from twisted_im.server.tokens import ALGORITHMS
 from twisted_im.service import DRAIN, capacity
@@ -53,6 +54,8 @@ STRATEGIES = ("single", "broadcast", "routed")
 CLUSTERED = ("broadcast", "routed")
 #: Ways of the routed strategy.
 VIA = ("mesh", "route-server")
+#: The route table that each node keeps for itself.
+MEMORY_TABLE = "memory"
 STORES: dict[str, Engine] = {"memory": Engine(MemoryStore), "sqlite": Engine(SqliteStore, "messages.db")}
 
 DEFAULT_STORE = "sqlite"
@@ -105,6 +108,10 @@ class Kind:
     def secrets(self, value: Any) -> Iterator[str]:
         """The paths of files whose content only their owner should see."""
         return iter(())
+
+    def shown(self, value: Any) -> Any:
+        """A value as others may see it."""
+        return value
 
     def meant(self, value: Any) -> Any:
         """What a value amounts to: it is judged as it was written, and run as it is meant."""
@@ -363,6 +370,27 @@ class ProcessCount(Number):
             yield ": only Linux spreads connections over processes: run nodes at ports of their own instead"
 
 
+class TableName(Kind):
+    """Where the route table is."""
+
+    allowed = "takes memory, or the URL of a Redis"
+
+    def read(self, value: Any) -> Any:
+        if not isinstance(value, str):
+            raise ValueError
+        return value
+
+    def faults(self, value: Any) -> Iterator[str]:
+        try:
+            if value != MEMORY_TABLE:
+                usable_redis(value)
+        except (OSError, ValueError) as error:
+            yield f": {explained(error)}"
+
+    def shown(self, value: Any) -> Any:
+        return without_password(value)
+
+
 class Several(Kind):
     """One or more of another kind. In a variable they stand between spaces or commas; a flag is given several times.
 
@@ -389,6 +417,9 @@ class Several(Kind):
 
     def secrets(self, value: Any) -> Iterator[str]:
         return chain.from_iterable(map(self._item.secrets, value))
+
+    def shown(self, value: Any) -> Any:
+        return [self._item.shown(item) for item in value]
 
     def meant(self, value: Any) -> Any:
         return [self._item.meant(item) for item in value]
@@ -497,6 +528,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="via", kind=Choice(VIA), default="mesh", only=("strategy", ("routed",)),
         help="How routed nodes reach each other: each the others (mesh), or all by route servers.", example="mesh",
+    ),
+    Setting(
+        name="table", kind=Several(TableName(), "redis://redis-1:6379/0"), default=[MEMORY_TABLE], only=("strategy", ("routed",)),
+        help="Where the nodes of a mesh keep who is where: each for itself (memory), or together, on one or more Redis, by their URLs.",
+        example=["redis://redis-1:6379/0"],
     ),
     Setting(
         name="route-server", kind=Several(LinkAddress(), "tls:routes.example.org:7900"), default=None, only=("strategy", CLUSTERED),
@@ -705,6 +741,10 @@ def _unfit(found: Mapping[str, Found], settings: Sequence[Setting]) -> Iterator[
         yield f"{said['store']}: the nodes of a cluster share one store, and this one is a process's own: say --store=sqlite"
     servers, certificate = value["route-server"] or [], value["link-certificate"]
     over_tls = [address for address in servers if address.startswith("tls:")]
+    if "table" in said and value["via"] == "route-server":
+        yield f"{said['table']}: with --via=route-server the route servers have the table: leave one of the two out"
+    if MEMORY_TABLE in value["table"] and len(value["table"]) > 1:
+        yield f"{said['table']}: {MEMORY_TABLE} or URLs of Redis, and not both"
     if servers and value["strategy"] == "routed" and value["via"] == "mesh":
         yield f"{said['route-server']}: nodes of a mesh link to each other: say --via=route-server too, or leave it out"
     elif servers and "link-listen" in said:
@@ -851,6 +891,6 @@ def as_file(found: Mapping[str, Found], settings: Sequence[Setting] = SETTINGS) 
             section = setting.section
             lines += ["", f"[{section}]"]
         value, origin = found[setting.name]
-        said = f"# {setting.name} is not set" if value is None else f"{setting.name} = {as_toml(value)}"
+        said = f"# {setting.name} is not set" if value is None else f"{setting.name} = {as_toml(setting.kind.shown(value))}"
         lines.append(f"{said:<38}  # {origin}")
     return "\n".join(lines) + "\n"

@@ -42,7 +42,8 @@ def join(options: Any, server: Any) -> str:
         if setting.name in _OWN:
             words.append(f"{setting.flag}={another_port(value).replace(own, name)}")
         elif origin == setting.flag or origin == setting.variable:
-            items = value if isinstance(value, list) else [value]
+            shown = setting.kind.shown(value)  # this is logged
+            items = shown if isinstance(shown, list) else [shown]
             words += [setting.flag] if value is True else [f"{setting.flag}={item}" for item in items if item is not False]
     words += [f"--name={name}", *(f"--listen={each.removesuffix(':interface=127.0.0.1')}" for each in listen)]
     path = options[CONFIG.name] or os.environ.get(CONFIG.variable)

@@ -28,6 +28,7 @@ from zope.interface import implementer
 from twisted_im.config import (
     CONFIG,
     DEFAULT,
+    MEMORY_TABLE,
     PREFIX,
     ROUTE_SETTINGS,
     SETTINGS,
@@ -45,6 +46,7 @@ from twisted_im.config import (
 from twisted_im.core.connection import Limits
 from twisted_im.edge.endpoints import DEFAULT_LISTEN, explained
 from twisted_im.edge.peers import DEFAULT_PORT, LinkEnds, LinkFault
+from twisted_im.edge.redis import redis_server
 from twisted_im.joining import join
 from twisted_im.jsonlog import JsonLog
 from twisted_im.processes import Processes
@@ -54,6 +56,8 @@ from twisted_im.routing.mesh import MeshRouter
 from twisted_im.routing.route_server import RouteServer
 from twisted_im.routing.single import SingleRouter
 from twisted_im.routing.star import StarRouter
+from twisted_im.routing.table_memory import MemoryTable
+from twisted_im.routing.table_redis import RedisTable
 from twisted_im.server.authenticators import Anybody, Methods, PasswordFile, StoreAccounts
 from twisted_im.server.interfaces import StoreError
 from twisted_im.server.passwords import PasswordChecks
@@ -454,7 +458,17 @@ def _router(options: Options, service: ImService) -> Any:
     limits = link_limits(options["max-body"])
     if options["strategy"] == "broadcast":
         return BroadcastRouter(ends, servers, limits=limits)
-    return MeshRouter(ends, limits=limits) if options["via"] == "mesh" else StarRouter(ends, servers, limits=limits)
+    return MeshRouter(ends, table=_table(options), limits=limits) if options["via"] == "mesh" else StarRouter(ends, servers, limits=limits)
+
+
+def _table(options: Options) -> Any:
+    """Where the nodes of a mesh keep who is where."""
+    if options["table"] == [MEMORY_TABLE]:
+        return MemoryTable()
+    try:
+        return RedisTable([redis_server(_reactor(), url) for url in options["table"]])
+    except (OSError, ValueError) as error:  # one is named twice, or something has changed since it was looked at
+        raise StartError(f"--table: {explained(error)}") from None
 
 
 def _route_service(options: RouteOptions) -> ImService:
@@ -468,11 +482,15 @@ def _route_service(options: RouteOptions) -> ImService:
 def _processes(options: Options) -> Processes:
     """Several nodes as children of this process: what was said to this one in any way, each is told by flags."""
     said: list[str] = []
+    secrets: dict[str, str] = {}
     for setting in options.settings:
         value, origin = options.found[setting.name]
         if origin != DEFAULT and value is not False and setting.name not in ("processes", "name", "listen", "share-port"):
             items = value if isinstance(value, list) else [value]
-            said += [setting.flag] if value is True else [f"{setting.flag}={item}" for item in items]
+            if setting.name == "table":  # it may hold a password, and a command line is for all to see
+                secrets[setting.variable] = " ".join(items)
+            else:
+                said += [setting.flag] if value is True else [f"{setting.flag}={item}" for item in items]
 
     def words(name: str, listen: Sequence[str]) -> list[str]:
         return [*said, f"--name={name}", *(f"--listen={each}" for each in listen), "--share-port"]
@@ -484,7 +502,7 @@ def _processes(options: Options) -> Processes:
         options["listen"],
         reactor=_reactor(),
         before=[f"--reactor={reactor}"] if isinstance(reactor, str) else [],
-        environment={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
+        environment={**{name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}, **secrets},
     )
 
 

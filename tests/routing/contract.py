@@ -104,7 +104,7 @@ class Up:
                     reached += 1
         return reached
 
-    def doubt(self, peer: str, since: float) -> None:
+    def doubt(self, peer: str, since: float, *, leased: bool = True) -> None:
         self.hears.pop(peer, None)
         self.doubts.append((peer, since))
 

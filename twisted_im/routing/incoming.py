@@ -46,6 +46,11 @@ class Incoming:
         else:
             self._here.pop(user, None)
 
+    def strays(self, envelopes: Sequence[Envelope]) -> list[bytes]:
+        """The users of their audiences who are not here."""
+        here = self._here
+        return list(dict.fromkeys(user for envelope in envelopes for user in envelope[1] if user not in here))
+
     def own(self, envelopes: Sequence[Envelope]) -> int:
         """This node's own pushes; gives how many sessions took one now."""
         return self._deliver(envelopes)

@@ -7,21 +7,35 @@ came by, so an entry can only be stale for as long as a detach is on its way. A 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+from zope.interface import implementer
 
 from twisted_im.routing.link import Attachment
+from twisted_im.server.interfaces import IRouteTable
 
 
+@implementer(IRouteTable)
 class MemoryTable:
-    """User → the nodes that have sessions of theirs.
+    """User → the nodes that have sessions of theirs, as these have said.
 
     Attributes:
         entries: sessions that are known.
     """
 
+    told = True
+    place = b""
+
     def __init__(self) -> None:
         self._nodes: dict[bytes, dict[str, int]] = {}  # user → node → how many devices
         self._sessions: dict[str, dict[tuple[bytes, bytes], int]] = {}  # node → (user, device) → session
         self.entries = 0
+
+    def start(self, up: Any) -> None:
+        """There is nothing to be begun."""
+
+    def stop(self) -> None:
+        """Nor ended."""
 
     def put(self, node: str, rows: Iterable[Attachment], *, whole: bool = False) -> None:
         """Sessions of a node have come; with `whole` it has no others."""
@@ -56,6 +70,9 @@ class MemoryTable:
             del nodes[node]
             if not nodes:
                 del self._nodes[user]
+
+    def stray(self, users: Sequence[bytes]) -> None:
+        """Nothing is to be mended: word that they have gone is on its way."""
 
     def nodes_of(self, audience: Sequence[bytes]) -> dict[str, list[bytes]]:
         """Node → those of an audience who have sessions there."""

@@ -19,6 +19,9 @@ A sample's time is that of its answer, so what is committed later has a higher p
 `since` may be lost, and so may what it committed shortly before and was about to push: hence the older sample. If there is none, or the
 backlog is too large, every session here is told to read for itself, which is always right.
 
+What peers find this node's sessions by, a table in Redis, is doubted in the same way, but for its end: it has no lease, so it is doubted
+until it is heard.
+
 Only messages are read so. Receipts are state: a mark that has moved meanwhile is told with its next move, and with every sync.
 """
 
@@ -76,6 +79,7 @@ class Doubts:
         self._looked = 0.0  # when the last look was asked for
         self._live: dict[str, None] = {}
         self._heard: dict[str, None] = {}
+        self._unleased: dict[str, None] = {}  # of those that are or were doubted, the ones that have no lease
         self.open: dict[str, float] = {}
         self._closing: dict[str, None] = {}  # those for which the poll under way is the last
         self._position: int | None = 0  # everything up to it has been pushed; None if nobody knows from where to read
@@ -112,15 +116,17 @@ class Doubts:
             elif peer not in before and peer not in self._heard:
                 self._begin(peer, self._looked)
         for peer, last in self.open.items():
-            if peer not in self._live and last == math.inf:
+            if peer not in self._live and peer not in self._unleased and last == math.inf:
                 self.open[peer] = self._turn.now() + LONGEST_TRANSACTION
         self._looked = look.asked
 
     # ---- who is heard
 
-    def doubt(self, peer: str, since: float) -> None:
+    def doubt(self, peer: str, since: float, *, leased: bool = True) -> None:
         """A peer is not heard any more; see `IRouterUp`."""
         self._heard.pop(peer, None)
+        if not leased:
+            self._unleased[peer] = None
         self._begin(peer, since)
 
     def heard(self, peer: str) -> None:
@@ -139,9 +145,11 @@ class Doubts:
             self._counted = now
         elif self._position is not None:
             self._position = min(self._position, older[-1]) if older else None
+        leased = peer not in self._unleased
         if peer not in self.open:
-            log.info("{peer} is not heard: what it accepts is read from the store", event="doubt", peer=peer)
-        self.open[peer] = math.inf if peer in self._live else now + LONGEST_TRANSACTION
+            what = "what it accepts" if leased else "what others accept"
+            log.info("{peer} is not heard: {what} is read from the store", event="doubt", peer=peer, what=what)
+        self.open[peer] = math.inf if peer in self._live or not leased else now + LONGEST_TRANSACTION
         self._closing.pop(peer, None)
         self._poll_soon()
 
@@ -174,6 +182,8 @@ class Doubts:
         self._counted = now
         for peer in self._closing:
             del self.open[peer]
+            if self._unleased.pop(peer, peer) is None:
+                self._heard.pop(peer, None)  # nothing else would ever forget it
             log.info("{peer} is {how}", event="certain", peer=peer, how="heard" if peer in self._heard else "gone")
         self._closing = {}
         if self.open:

@@ -42,6 +42,10 @@ Moved = tuple[bool, int, int]
 Envelope = tuple[bytes, tuple[bytes, ...], Any]
 
 
+#: In the place of a node's name: all of them.
+EVERYWHERE = ""
+
+
 class Row(NamedTuple):
     """One row of a conversation's log. When its life is over it is a tombstone, with an empty content."""
 
@@ -299,6 +303,41 @@ class IRouter(Interface):
         in the order in which they were given."""
 
 
+class IRouteTable(Interface):
+    """Who is where: for each user, the nodes that have sessions of theirs.
+
+    An entry is a hint: one that is missing is somebody's doubt, and one too many costs a copy. A table is filled in one of two ways. With
+    `told` each node tells its peers of its sessions by its links, so each has all in its own memory, and `put` and `remove` come with what
+    peers say. Without, each node tells the table of its own sessions, and `place` says which table that is.
+    """
+
+    told = Attribute("whether nodes tell each other by links who is there; else the table is told, each by its own node")
+    place = Attribute("at most 16 bytes: nodes find each other's sessions only if this is the same for both")
+
+    def start(up: IRouterUp) -> Deferred[None] | None:
+        """Begins; fires when the table can be asked, or after half a second. While it cannot, it doubts."""
+
+    def stop() -> Deferred[None] | None:
+        """Ends; also when `start` has not come, or has failed."""
+
+    def put(node: str, rows: Sequence[Any], *, whole: bool = False) -> Deferred[None] | None:
+        """Sessions of a node have come, as (user, device, number); with `whole` it has no others. Fires when everybody finds them, or if
+        that is in doubt; within half a second, without an error."""
+
+    def remove(node: str, rows: Sequence[Any]) -> None:
+        """Sessions of a node have gone: exactly these, and not a newer one of the device."""
+
+    def forget(node: str) -> None:
+        """The link with a node is down."""
+
+    def nodes_of(audience: Sequence[bytes]) -> dict[str, list[bytes]] | Deferred[dict[str, list[bytes]]]:
+        """Node → those of an audience who have sessions there; under `EVERYWHERE` those of whom it cannot be said now: they may be on any.
+        Within half a second, in the order of the calls, without an error."""
+
+    def stray(users: Sequence[bytes]) -> None:
+        """Somebody has sent here for these users, who are not here."""
+
+
 class IRouterUp(Interface):
     """What a router may ask of its node.
 
@@ -321,9 +360,11 @@ class IRouterUp(Interface):
     def deliver_local(envelopes: Sequence[Envelope]) -> int:
         """Pushes to this node's sessions of each audience; gives how many took one."""
 
-    def doubt(peer: str, since: float) -> None:
+    def doubt(peer: str, since: float, *, leased: bool = True) -> None:
         """This peer is not heard any more. `since` is the last moment at which it surely was, by the node's monotonic clock: the last bytes
-        from it, and not when that was noticed. Until it is heard again, or can write no more, the store is read."""
+        from it, and not when that was noticed. Until it is heard again, or can write no more, the store is read.
+
+        Something else than a node, by which peers find what is here, has no lease: without `leased` it is doubted until it is heard."""
 
     def heard(peer: str) -> None:
         """This peer is heard from now on."""

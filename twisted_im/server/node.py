@@ -337,9 +337,9 @@ class Node:
         self.on_renewed.append(call)
         call(self.tenure.look)
 
-    def doubt(self, peer: str, since: float) -> None:
+    def doubt(self, peer: str, since: float, *, leased: bool = True) -> None:
         """What this peer has pushed since then may be lost."""
-        self.doubts.doubt(peer, since)
+        self.doubts.doubt(peer, since, leased=leased)
 
     def heard(self, peer: str) -> None:
         """What this peer pushes arrives from now on."""
