@@ -36,12 +36,16 @@ from twisted_im.wire.schema import Role
 #: Seconds in which a route server notices, and has told, that it does not hear a node any more: three beats of silence, and as much again.
 NOTICED = 6.0 * LINK_BEAT
 
+#: Sessions that surely travel in one frame. Until it has come a route server sends everything, so nothing is missed; of a longer list it
+#: may have a part only.
+ONE_FRAME = 1000
+
 
 class _Server:
     """A route server, as a node sees it.
 
     Attributes:
-        knows: it has acknowledged this node's sessions, or need not know them.
+        knows: it sends all that is for this node: it has acknowledged the node's sessions, or knows none of them.
         reaches: names of the nodes that can be sent to by it.
         heard: (name, boot) of those whose pushes come by it.
     """
@@ -134,6 +138,7 @@ class StarRouter:
         server = self._servers[link] = _Server()
         if self.attaches:
             rows = [attachment(session) for session in self._up.sessions]
+            server.knows = len(rows) <= ONE_FRAME
             link.attach(rows, whole=True).addCallback(self._acknowledged, server)
             self._judge(self._up.turn.now())
         else:
