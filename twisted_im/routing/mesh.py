@@ -89,7 +89,7 @@ class MeshRouter:
         return DeferredList([maybeDeferred(self._table.stop), links.stop()], consumeErrors=True)
 
     @property
-    def known(self) -> int:
+    def elsewhere(self) -> int:
         """Sessions elsewhere that a table in memory knows of."""
         count: int = self._table.entries
         return count

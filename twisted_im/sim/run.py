@@ -508,7 +508,7 @@ class _Watch:
         if self._run.scenario.topology == "mesh":
             for process in serving:
                 elsewhere = sum(len(other.service.node.sessions) for other in serving if other is not process)
-                count = process.service.node.router.known
+                count = process.service.node.router.elsewhere
                 if count != elsewhere:
                     self._say(f"K1: {process.name} knows of {count} sessions elsewhere in the end, not of {elsewhere}")
 
