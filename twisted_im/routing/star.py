@@ -2,8 +2,11 @@
 
 Strategy: a node has a link to each route server, and none to other nodes. A route server says whom it reaches, and who of these has
 acknowledged this node: those are *heard*, since what they send by it comes here. A node that a route server lists can be sent to by it,
-so an origin takes the first route server that reaches all other live nodes, or as many as it takes; a message that comes twice is
+so an origin takes the first route server that reaches all other nodes, or as many as it takes; a message that comes twice is
 dropped by the clients, by its seq. Who is covered by none reads the store (`twisted_im.server.doubt`).
+
+Which route server another node takes is not known here. So when it is no longer heard by one of them, it is not heard at all for a while,
+though another may reach it: until it must have noticed that this way is closed.
 
 The two schemes differ in one thing. With `broadcast` nobody tells where a session is: a route server copies everything to every other node,
 and each looks for the audience among its sessions. With the star the nodes tell the route servers, which send one copy to each node that
@@ -14,7 +17,7 @@ Route servers are found in the leases of the nodes that have one of their own, o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
@@ -78,6 +81,8 @@ class StarRouter:
         self._servers: dict[Link, _Server] = {}
         self._heard: dict[tuple[str, bytes], None] = {}
         self._others: dict[str, None] = {}  # live nodes but for this one
+        self._lost: dict[tuple[str, tuple[str, bytes]], float] = {}  # (route server, node): may send by it still, and in vain, until then
+        self._timer: Any = None
         self._chosen: list[Link] | None = None
 
     @inlineCallbacks
@@ -95,6 +100,9 @@ class StarRouter:
         if self._links is None:
             return None
         self._incoming.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         links, self._links = self._links, None
         self._linkers.clear()
         parts = [links.stop()]
@@ -134,19 +142,43 @@ class StarRouter:
         self._judge(self._up.turn.now())
 
     def link_down(self, link: Link) -> None:
-        self._servers.pop(link, None)
+        self._lose(link.peer.name, self._servers.pop(link).heard)
         self._judge(link.heard - NOTICED)
 
     def nodes(self, link: Link, rows: Sequence[Reached]) -> None:
         server = self._servers[link]
         server.reaches = {row.name: None for row in rows}
-        server.heard = {(row.name, row.boot): None for row in rows if row.heard}
+        before, server.heard = server.heard, {(row.name, row.boot): None for row in rows if row.heard}
+        for key in server.heard:
+            self._lost.pop((link.peer.name, key), None)
+        self._lose(link.peer.name, [key for key in before if key not in server.heard])
         self._judge(self._up.turn.now() - NOTICED)
+
+    def _lose(self, server: str, keys: Iterable[tuple[str, bytes]]) -> None:
+        """These are not heard any more by a route server."""
+        until = self._up.turn.now() + NOTICED
+        self._lost.update(((server, key), until) for key in keys)
+        self._watch()
+
+    def _watch(self) -> None:
+        if self._timer is None and self._lost and self._links is not None:
+            turn = self._up.turn
+            self._timer = turn.reactor.callLater(max(min(self._lost.values()) - turn.now(), 0.001), self._forget)
+
+    def _forget(self) -> None:
+        """Looks who must have noticed by now."""
+        self._timer = None
+        now = self._up.turn.now()
+        self._lost = {key: until for key, until in self._lost.items() if until > now}
+        self._watch()
+        self._judge(now)
 
     def _judge(self, since: float) -> None:
         """Tells the node who is heard now, and who is no longer; `since` is when the latter surely were."""
         self._chosen = None
-        before, self._heard = self._heard, {key: None for server in self._servers.values() if server.knows for key in server.heard}
+        lost = {key for _, key in self._lost}
+        now = {key: None for server in self._servers.values() if server.knows for key in server.heard if key not in lost}
+        before, self._heard = self._heard, now
         for key in before:
             if key not in self._heard:
                 self._up.doubt(key[0], since)
@@ -179,22 +211,26 @@ class StarRouter:
 
     def route(self, envelopes: Sequence[Envelope]) -> int:
         reached: int = self._incoming.own(envelopes)
-        wanted = [envelope for envelope in envelopes if envelope[1]] if self._others else ()
+        if self._chosen is None:
+            self._chosen = self._choose()
+        wanted = [envelope for envelope in envelopes if envelope[1]] if self._chosen else ()
         if wanted:
-            if self._chosen is None:
-                self._chosen = self._choose()
             for link in self._chosen:
                 link.forward(wanted)
                 self._up.counters.copies_sent += len(wanted)
         return reached
 
     def _choose(self) -> list[Link]:
-        """The first route server, by name, that reaches all others; or several, each of which adds some."""
+        """The first route server, by name, that reaches all others; or several, each of which adds some. Others are those with a lease, and
+        all whom a route server has named: they hear this node from then on, though its last look at the leases may be older."""
         servers = sorted(self._servers.items(), key=lambda item: item[0].peer.name)
+        others = self._others | {name: None for _, server in servers for name in server.reaches}
+        if not others:
+            return []
         for link, server in servers:
-            if all(name in server.reaches for name in self._others):
+            if all(name in server.reaches for name in others):
                 return [link]
-        chosen, left = [], dict(self._others)
+        chosen, left = [], dict(others)
         for link, server in servers:
             found = [name for name in left if name in server.reaches]
             if found:
