@@ -471,7 +471,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         name="via", kind=Choice(VIA), default="mesh", only=("strategy", ("routed",)),
-        help="How routed nodes reach each other: each the others (mesh), or all by route servers.", example="mesh",
+        help="How routed nodes reach each other: each the others (mesh), or all by route servers.", example="route-server",
     ),
     Setting(
         name="route-server", kind=Several(LinkAddress(), "tls:routes.example.org:7900"), default=None, only=("strategy", CLUSTERED),
@@ -625,8 +625,6 @@ def configured(
             words = f": {error}" if str(error) else f" {said.setting.kind.allowed}, not {_shown(said.written)}"
             mistakes.append(said.origin + words)
             found.pop(said.setting.name, None)  # nothing weaker is judged in its place
-    if not mistakes:
-        mistakes += _unfit(found, settings)
     for setting in settings:
         value, origin = found.get(setting.name, (None, ""))
         if value is not None and not (setting.name == "data" and data_folder(found) is None):
@@ -634,6 +632,7 @@ def configured(
             mistakes += [where + fault for fault in setting.kind.faults(value)]
         if value is not None and not mistakes:
             found[setting.name] = Found(setting.kind.meant(value), origin)
+    mistakes = mistakes or list(_unfit(found, settings))
     if mistakes:
         raise Mistakes(mistakes)
     return found
