@@ -235,7 +235,7 @@ def away_from_one(cluster: Cluster, redis: Process) -> Callable[[], object]:
     return lambda: [mend() for mend in mends]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("fault", [killed, stopped, flushed, failed_over, slow, away_from_one])
 def test_nodes_get_through(fault: Any, seed: int) -> None:
     """If this fails, users notice what happens to Redis: messages are lost, come late or twice, or nodes read their store for ever."""

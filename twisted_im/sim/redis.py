@@ -200,6 +200,7 @@ class _Line(Protocol):
     def __init__(self, redis: SimRedis) -> None:
         self._redis = redis
         self._reader = Reader()
+        self.answers: deque[bytes] = deque()
 
     def connectionMade(self) -> None:
         self._redis.lines[self] = None
@@ -253,9 +254,11 @@ class SimRedis(Service):
             answer = encoded(self.keys.ask(*command))
         except Refused as error:
             answer = b"-%s\r\n" % str(error).encode()
-        self._process.reactor.callLater(self.delay, self._answer, line, answer)
+        line.answers.append(answer)
+        self._process.reactor.callLater(self.delay, self._answer, line)
 
-    def _answer(self, line: _Line, answer: bytes) -> None:
+    def _answer(self, line: _Line) -> None:
+        answer = line.answers.popleft()  # in the order of the questions, whatever comes first of what falls on one moment
         if line in self.lines:
             line.transport.write(answer)  # type: ignore[union-attr]  # the same
 
