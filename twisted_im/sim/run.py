@@ -491,7 +491,7 @@ class _Watch:
         for name, pump in [(process.name, pump) for process in runs for pump in process.service.node.pumps]:
             connection = pump.connection
             waits = pump.clogged or pump._held is not None  # nothing is read from it
-            allowed = connection.heartbeat * 1.5 + LIMITS.ping + 1.0
+            allowed = connection.heartbeat * 1.5 + 1.0 + (LIMITS.ping if connection._pinged else 0.0)  # its answer has time of its own
             if connection.state is State.OPEN and not waits and pump.turn.now() - connection.heard > allowed:
                 since = self._silent[pump] = silent.get(pump, now)
                 if now - since >= LOOK:
