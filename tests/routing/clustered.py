@@ -99,7 +99,7 @@ class StarContract(ClusteredContract):
         assert not up.hears
         await until(lambda: len(up.hears) == 2)
         assert len(router._servers) == 3
-        assert not router._lost, "the way that was lost is there again"
+        assert not router._careful, "the way that was lost is there again"
 
     async def test_a_way_that_stays_lost(self) -> None:
         """If this fails, a node reads its store for ever when one of several route servers has gone, though others reach all."""
