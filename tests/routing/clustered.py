@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
+from unittest.mock import patch
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -10,6 +13,8 @@ from twisted.internet.task import deferLater
 
 from tests.routing.contract import ALICE, BOB, NOBODY, RouterContract, push
 from twisted_im.edge.peers import LinkEnds
+from twisted_im.routing import star
+from twisted_im.server.interfaces import Lease, Look
 
 SECRET = b"known to all of this cluster"
 
@@ -72,3 +77,31 @@ class ClusteredContract(RouterContract):
         (bob,) = [await self.comes(BOB, node=1)]
         await self.route((push(1), (ALICE, BOB), None), node=0)
         assert bob.got == [push(1)]
+
+
+class StarContract(ClusteredContract):
+    """What is promised where route servers stand between the nodes."""
+
+    async def test_a_node_that_came_after_the_last_look(self) -> None:
+        """If this fails, a node that has just come misses what others send before they have looked at the leases again."""
+        bob = await self.comes(BOB, node=1)
+        self.routers[0]._look(Look(time.monotonic(), [Lease("node0", self.ups[0].boot, self.ups[0].address, math.inf, 0)]))
+        await self.route((push(1), (BOB,), None), node=0)
+        assert bob.got == [push(1)]
+
+    async def test_one_way_of_several_is_lost(self) -> None:
+        """If this fails, what another node still sends by a route server that has lost this one is shown by nobody until they log in again,
+        since a second route server reaches both; or the store is read for ever after."""
+        router, up = self.routers[0], self.ups[0]
+        with patch.object(star, "NOTICED", 0.3):
+            (lost,) = [link for link in router._servers if link.peer.name == "node1"]
+            lost.abort("for a test")
+            assert sorted(name for name, _ in up.doubts) == ["node1", "node2"]
+            assert not up.hears
+            await until(lambda: len(up.hears) == 2)
+            gone = self.routers[1].own
+            assert gone is not None
+            await gone.stop()
+            await until(lambda: len(router._servers) == 2)
+            assert not up.hears
+            await until(lambda: len(up.hears) == 2)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from twisted.trial.unittest import TestCase
 
-from tests.routing.clustered import ClusteredContract, ends
+from tests.routing.clustered import StarContract, ends
 from twisted_im.routing.star import StarRouter
 
 
-class TestStarRouter(ClusteredContract, TestCase):
+class TestStarRouter(StarContract, TestCase):
     """Three nodes on real sockets."""
 
     def make_routers(self, count: int) -> list[StarRouter]:
