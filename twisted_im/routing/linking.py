@@ -56,6 +56,12 @@ class Ends(Protocol):
         """Where a link leads. Raises a ValueError: it is no address that may be linked to."""
 
 
+class _Quiet(ClientService):
+    """It tells of each attempt, many times a minute; a linker says what stands in the way once."""
+
+    _log = Logger(observer=lambda event: None)
+
+
 class Linker:
     """Keeps a link to one address up, until it is told to stop.
 
@@ -70,7 +76,7 @@ class Linker:
         self.where = where
         self.expected = expected
         self._last: Link | None = None
-        self._service = ClientService(
+        self._service = _Quiet(
             _Attempts(self), _Factory(self.build), retryPolicy=lambda _: RETRY * (0.25 + 0.75 * chance()), clock=links.turn.reactor
         )
         self._service.startService()
