@@ -83,15 +83,29 @@ def options(flags: list[str], environment: dict[str, str]) -> dict[str, Any]:
 def test_each_setting_from_each_place(setting: Setting) -> None:
     """A setting does nothing in the file or in the environment, or means something else there."""
     value = setting.example if not setting.is_switch else True
+    for name in ("issuer.pem", "nodes.pem", "im-1.pem", "all.secret"):
+        Path(name).touch(mode=0o600)
+    beside = as_flags(BY_NAME["strategy"], "routed") if setting.only else []
+    beside += BESIDE.get(setting.name, [])
     Path("im.toml").write_text(as_table({setting.name: value}))
-    Path("issuer.pem").touch()
-    nothing = options([], {})
-    by_flag = options(as_flags(setting, value), {})
-    by_variable = options([], {setting.variable: as_text(value)})
-    by_file = options(["--config=im.toml"], {})
-    by_file_too = options([], {"TWISTED_IM_CONFIG": "im.toml"})
-    assert by_flag == by_variable == by_file == by_file_too == nothing | {setting.name: setting.kind.meant(value)}
-    assert (by_flag != nothing) == (setting.name != "strategy"), "of these there is only one"
+    nothing = options(beside, {}) if setting.name not in BESIDE else {}
+    by_flag = options([*beside, *as_flags(setting, value)], {})
+    by_variable = options(beside, {setting.variable: as_text(value)})
+    by_file = options([*beside, "--config=im.toml"], {})
+    by_file_too = options(beside, {"TWISTED_IM_CONFIG": "im.toml"})
+    assert by_flag == by_variable == by_file == by_file_too
+    assert by_flag[setting.name] == setting.kind.meant(value)
+    assert by_flag == {**(nothing or by_flag), setting.name: setting.kind.meant(value)}
+    assert (by_flag != nothing) == (value != setting.default)
+
+
+#: What some settings mean nothing without.
+_CERTIFIED = ["--via=route-server", "--route-server=tls:127.0.0.1:7900"]
+BESIDE = {
+    "route-server": ["--via=route-server"],
+    "link-certificate": [*_CERTIFIED, "--link-authority=nodes.pem"],
+    "link-authority": [*_CERTIFIED, "--link-certificate=im.pem"],
+}
 
 
 def test_every_limit_is_a_setting() -> None:
@@ -145,8 +159,8 @@ def test_the_stronger_place_counts(in_file: dict[str, Any], in_environment: dict
             ),
             default,
         )
-        assert found[name] == (setting.kind.meant(value), origin)
-        assert meant[name] == setting.kind.meant(value)
+        assert found[name] == (None if value is None else setting.kind.meant(value), origin)
+        assert meant[name] == (None if value is None else setting.kind.meant(value))
     said_again = tomllib.loads(config.as_file(found))
     set_to = {name: value for name, value in meant.items() if value is not None}
     assert said_again | said_again.pop("limits") == set_to, "what --check-config prints is a file that says the same"
@@ -167,7 +181,7 @@ MISTAKES: dict[str, tuple[str, dict[str, str], list[str], str]] = {
     "key": ("hartbeat = 60", {}, [], "im.toml: there is no setting hartbeat; did you mean limits.heartbeat?"),
     "underscore": ("[limits]\nmax_body = 9", {}, [], "im.toml: there is no setting limits.max_body; did you mean limits.max-body?"),
     "key in another section": ("[limits]\nname = 'x'", {}, [], "im.toml: there is no setting limits.name; did you mean name?"),
-    "key like none": ("colour = 'red'", {}, [], "im.toml: there is no setting colour; there are listen, auth, strategy, store, data, "),
+    "key like none": ("colour = 'red'", {}, [], "im.toml: there is no setting colour; there are listen, auth, strategy, via, route-"),
     "section": ("[limit]\nwindow = 9", {}, [], "im.toml: there is no section [limit]; did you mean [limits]?"),
     "section as a key": ("limits = 9", {}, [], "im.toml: limits is a section: write [limits], and its settings below"),
     "type": ("[limits]\nwindow = '64'", {}, [], "im.toml: limits.window takes a whole number from 2 to 65535, not '64'"),
@@ -189,6 +203,39 @@ MISTAKES: dict[str, tuple[str, dict[str, str], list[str], str]] = {
     "descriptors": ("", {}, ["--connections=1000000"], "--connections: 1000000, where the limit on open files leaves "),
     "data is a file": ("", {}, ["--data=im.pem"], "--data: im.pem: Not a directory"),
     "data below a file": ("data = 'im.pem/data'", {}, [], "im.toml: data: im.pem/data: "),
+    "for a cluster": ("", {"TWISTED_IM_VIA": "mesh"}, [], "TWISTED_IM_VIA means something only with --strategy=routed"),
+    "for a cluster, listen": (
+        "link-listen = 'tcp:0'", {}, [], "im.toml: link-listen means something only with --strategy=broadcast or --strategy=routed"
+    ),
+    "memory": ("", {}, ["--strategy=routed", "--store=memory"], "--store: the nodes of a cluster share one store, and this one is"),
+    "mesh": (
+        "", {}, ["--strategy=routed", "--route-server=[::1]:7900"],
+        "--route-server: nodes of a mesh link to each other: say --via=route-server too, or leave it out",
+    ),
+    "both": (
+        "", {}, ["--strategy=broadcast", "--route-server=127.0.0.1:7900", "--link-listen=tcp:0"],
+        "--link-listen: a node with --route-server takes no links: leave one of the two out",
+    ),
+    "uncertified": (
+        "", {}, ["--strategy=broadcast", "--route-server=tls:im.example.org:7900"],
+        "--route-server: tls:im.example.org:7900: to link there, this node wants --link-certificate and --link-authority",
+    ),
+    "half certified": ("", {}, ["--strategy=routed", "--link-authority=im.pem"], "--link-authority: it goes with --link-certificate"),
+    "certified for nothing": (
+        "", {}, ["--strategy=routed", "--link-certificate=im.pem", "--link-authority=im.pem"],
+        "--link-certificate: it is for --route-server=tls:",
+    ),
+    "an address for all": (
+        "", {}, ["--strategy=routed", "--link-listen=tls:im.pem:port=0:authority=im.pem:interface=0.0.0.0"],
+        "--link-listen: the other nodes are told this address, and 0.0.0.0 is none: name one of this machine's",
+    ),
+    "a secret on a network": (
+        "", {}, ["--strategy=routed", "--link-listen=tcp:0:interface=0.0.0.0"],
+        "--link-listen=tcp:0:interface=0.0.0.0: a secret is for links on one machine",
+    ),
+    "a link endpoint": ("", {}, ["--strategy=routed", "--link-listen=tcp:door"], "--link-listen=tcp:door: not an endpoint that can be"),
+    "an address": ("", {}, ["--strategy=broadcast", "--route-server=here"], "--route-server: 'here' is no address of a node: write tls:"),
+    "no secret": ("", {}, ["--strategy=routed", "--cluster-secret=none"], "--cluster-secret: its file cannot be read: No such file"),
     "rundir": ("", {}, [], "--rundir: none: No such file or directory"),
 }  # fmt: skip
 
@@ -235,6 +282,12 @@ def test_check_says_what_would_run(words: list[str]) -> None:
         f"listen = {listen} # TWISTED_IM_LISTEN",
         'auth = "anonymous" # --auth',
         'strategy = "single" # default',
+        'via = "mesh" # default',
+        "# route-server is not set # default",
+        'link-listen = "tcp:0:interface=127.0.0.1" # default',
+        "# cluster-secret is not set # default",
+        "# link-certificate is not set # default",
+        "# link-authority is not set # default",
         'store = "sqlite" # default',
         'data = "ü" # im.toml: data',
         "# advertise is not set # default",

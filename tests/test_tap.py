@@ -201,7 +201,7 @@ def test_background(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("--strategy=broadcats", "--strategy is one of single"),
+        ("--strategy=broadcats", "--strategy is one of broadcast, routed, single"),
         ("--store=tape", "--store is one of memory, sqlite:PATH"),
         ("--heartbeat=often", "--heartbeat takes a whole number from 5 to 1800"),
         ("--window=0", "--window takes a whole number"),
@@ -306,7 +306,7 @@ def test_mistakes_end_the_process(words: list[str], mistake: str, tmp_path: Path
         (tmp_path / "im.sock.lock").symlink_to(str(os.getpid()))  # as another server of Twisted's does
         port = taken.getsockname()[1]
         option, said = {
-            "option": ("--strategy=none", "--strategy is one of single, not 'none'"),
+            "option": ("--strategy=none", "--strategy is one of broadcast, routed, single, not 'none'"),
             "port": (f"--listen=tcp:{port}", f"127.0.0.1:{port}: Address already in use; stop what uses it, or change --listen"),
             "socket": ("--listen=unix:im.sock", "im.sock: Address already in use; stop what uses it, or change --listen"),
             "path": ("--listen=unix:/nowhere/s", "/nowhere/s.lock: No such file or directory; change --listen"),
@@ -416,7 +416,7 @@ def test_help() -> None:
     for setting in (CONFIG, *SETTINGS):
         assert setting.flag + (" " if setting.is_switch else "=") in text
     assert "--check-config " in text
-    assert f"receivers: {', '.join(STRATEGIES)}. [default:" in text
+    assert f"receivers: {', '.join(STRATEGIES)}. [default:" in " ".join(text.split())
     assert all(kind in text.partition("are kept:")[2].partition("[default")[0] for kind in STORES)
     assert "twistd -n im --auth=anonymous" in text
     examples = re.findall(r"^  twistd.* im(.*)$", text, re.MULTILINE)

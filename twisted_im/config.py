@@ -527,7 +527,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         name="via", kind=Choice(VIA), default="mesh", only=("strategy", ("routed",)),
-        help="How routed nodes reach each other: each the others (mesh), or all by route servers.", example="mesh",
+        help="How routed nodes reach each other: each the others (mesh), or all by route servers.", example="route-server",
     ),
     Setting(
         name="table", kind=Several(TableName(), "redis://redis-1:6379/0"), default=[MEMORY_TABLE], only=("strategy", ("routed",)),
@@ -703,10 +703,8 @@ def configured(
             words = f": {error}" if str(error) else f" {said.setting.kind.allowed}, not {_shown(said.written)}"
             mistakes.append(said.origin + words)
             found.pop(said.setting.name, None)  # nothing weaker is judged in its place
-    if not mistakes:
-        if "processes" in found and found["processes"].value > 1 and found["strategy"].origin == DEFAULT:
-            found["strategy"] = Found("routed", found["processes"].origin)  # nodes of one store that do not link are of no use
-        mistakes += _unfit(found, settings)
+    if not mistakes and "processes" in found and found["processes"].value > 1 and found["strategy"].origin == DEFAULT:
+        found["strategy"] = Found("routed", found["processes"].origin)  # nodes of one store that do not link are of no use
     for setting in settings:
         value, origin = found.get(setting.name, (None, ""))
         if value is not None and not (setting.name == "data" and data_folder(found) is None):
@@ -714,6 +712,7 @@ def configured(
             mistakes += [where + fault for fault in setting.kind.faults(value)]
         if value is not None and not mistakes:
             found[setting.name] = Found(setting.kind.meant(value), origin)
+    mistakes = mistakes or list(_unfit(found, settings))
     if mistakes:
         raise Mistakes(mistakes)
     return found

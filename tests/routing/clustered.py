@@ -101,7 +101,7 @@ class StarContract(ClusteredContract):
             await until(lambda: len(up.hears) == 2)
             gone = self.routers[1].own
             assert gone is not None
+            up.doubts.clear()
             await gone.stop()
-            await until(lambda: len(router._servers) == 2)
-            assert not up.hears
-            await until(lambda: len(up.hears) == 2)
+            await until(lambda: len(router._servers) == len(up.hears) == 2 and up.doubts)
+            assert sorted(name for name, _ in up.doubts) == ["node1", "node2"]
