@@ -29,6 +29,7 @@ from twisted_im.cork import corked
 from twisted_im.edge.certificates import Certificates
 from twisted_im.edge.endpoints import explained, local_unless_said, parts_of
 from twisted_im.edge.tls import TlsEndpoint, endpoint_from
+from twisted_im.pem import CertificateError
 from twisted_im.routing.linking import SHORTEST_SECRET
 
 #: Where a route server takes links, unless it is told better.
@@ -108,9 +109,11 @@ def usable_port(description: str) -> None:
 
     try:
         link_port(reactor, description, secret="a file")
-    except (OSError, ValueError) as error:
-        raise ValueError(explained(error).removeprefix(f"{description}: ")) from None
+    except (OSError, CertificateError) as error:
+        raise ValueError(explained(error)) from None
     except Exception as error:  # endpoint parsers raise whatever their parts raise
+        if str(error).startswith(f"{description}: "):
+            raise ValueError(str(error).removeprefix(f"{description}: ")) from None
         raise ValueError(f"not an endpoint that can be used ({explained(error)}); for example {DEFAULT_PORT}") from None
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from twisted.application.internet import ClientService
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint, IStreamServerEndpoint
-from twisted.logger import Logger
+from twisted.logger import Logger, LogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -59,7 +59,7 @@ class Ends(Protocol):
 class _Quiet(ClientService):
     """It tells of each attempt, many times a minute; a linker says what stands in the way once."""
 
-    _log = Logger(observer=lambda event: None)
+    _log = Logger(observer=LogPublisher())  # which tells nobody
 
 
 class Linker:
