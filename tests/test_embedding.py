@@ -23,6 +23,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred, inlineCallbacks
 from twisted.internet.endpoints import clientFromString, connectProtocol
 from twisted.internet.protocol import ProcessProtocol, Protocol
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
@@ -144,7 +145,7 @@ class EmbeddingPage(TestCase):
     @inlineCallbacks
     def test_own_command(self) -> Any:
         """A command that an application has added is answered like one of the server's."""
-        _, _, _, command_page, _ = examples()
+        _, _, _, command_page, *_ = examples()
         self.assertLess(max(Command), 0x8000, "the page says that these are free")
         server = ImServer(
             store=MemoryStore(),
@@ -165,6 +166,35 @@ class EmbeddingPage(TestCase):
             self.assertEqual(thrown[1:], (3, 0, b"\x04"))
         finally:
             yield server.stopService()
+
+    async def test_a_cluster(self) -> None:
+        """Two servers that are made as the page makes them are no cluster, as a mesh or with a route server."""
+        before, folder = os.getcwd(), tempfile.mkdtemp(prefix="twisted_im-")
+        self.addCleanup(shutil.rmtree, folder)
+        self.addCleanup(os.chdir, before)
+        os.chdir(folder)
+        page = examples()[4]
+        route = page["route_server"]()
+        route.startService()
+        self.addCleanup(route.stopService)
+        where = await route.started
+        for make in (page["node_of_a_mesh"], lambda name, anybody: page["node_of_a_star"](name, where, anybody)):
+            nodes = [make(name, lambda credentials: True) for name in ("chat-1", "chat-2")]
+            heard: Deferred[str] = Deferred()
+            for node in nodes:
+                node.startService()
+                await node.started
+            alice = Client(nodes[0].addresses[0], uid="alice")
+            bob = Client(nodes[1].addresses[0], uid="bob", on_message=lambda message, heard=heard: heard.callback(message.text))
+            for client in (alice, bob):
+                client.startService()
+                await client.when_online()
+            while not all(node.counters.doubt_seconds or list(node.node.router._links) for node in nodes):
+                await deferLater(reactor, 0.01)  # type: ignore[arg-type]  # the global reactor has no static type
+            await alice.send("bob", "over there").accepted
+            self.assertEqual(await heard, "over there")
+            for service in (alice, bob, *nodes):
+                await service.stopService()
 
     async def test_the_program_as_a_whole(self) -> None:
         """The page's server, saved as chat.tac, does not run under `twistd -ny`, or no client can talk over it."""

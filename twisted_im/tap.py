@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, MultiService
+from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
@@ -47,6 +48,7 @@ from twisted_im.core.connection import Limits
 from twisted_im.edge.endpoints import DEFAULT_LISTEN, explained
 from twisted_im.edge.peers import DEFAULT_PORT, LinkEnds, LinkFault
 from twisted_im.edge.redis import redis_server
+from twisted_im.edge.tcp import DAY
 from twisted_im.joining import join
 from twisted_im.jsonlog import JsonLog
 from twisted_im.processes import Processes
@@ -320,6 +322,10 @@ class ImService(MultiService):
             each.started.addErrback(self._not_started)
         if self._why:
             raise StartError(self._why)
+        if self.ends is not None and self.ends.certificates is not None:
+            watch = LoopingCall(self.ends.certificates.watch)
+            watch.clock = _reactor()
+            watch.start(DAY)
         self._up = True
         _quiet_collector()
 

@@ -110,7 +110,7 @@ def usable_port(description: str) -> None:
     try:
         link_port(reactor, description, secret="a file")
     except (OSError, CertificateError) as error:
-        raise ValueError(explained(error).removeprefix(f"{description}: ")) from None
+        raise ValueError(explained(error)) from None
     except Exception as error:  # endpoint parsers raise whatever their parts raise
         if str(error).startswith(f"{description}: "):
             raise ValueError(str(error).removeprefix(f"{description}: ")) from None

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from twisted.application.internet import ClientService
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint, IStreamServerEndpoint
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import Logger, LogPublisher
 from twisted.python.failure import Failure
-from zope.interface import implementer, provider
+from zope.interface import implementer
 
 from twisted_im.core.connection import Limits
 from twisted_im.errors import Disconnect, ImError
@@ -56,15 +56,10 @@ class Ends(Protocol):
         """Where a link leads. Raises a ValueError: it is no address that may be linked to."""
 
 
-@provider(ILogObserver)
-def _nobody(event: object) -> None:
-    """Hears nothing."""
-
-
 class _Quiet(ClientService):
     """It tells of each attempt, many times a minute; a linker says what stands in the way once."""
 
-    _log = Logger(observer=_nobody)
+    _log = Logger(observer=LogPublisher())  # which tells nobody
 
 
 class Linker:
