@@ -98,7 +98,7 @@ class StarContract(ClusteredContract):
             lost.abort("for a test")
             assert sorted(name for name, _ in up.doubts) == ["node1", "node2"]
             assert not up.hears
-            await until(lambda: len(up.hears) == 2)
+            await until(lambda: len(up.hears) == 2 and len(router._servers) == 3)
             gone = self.routers[1].own
             assert gone is not None
             up.doubts.clear()
