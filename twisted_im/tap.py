@@ -237,7 +237,6 @@ class Options(Configured):
     settings = SETTINGS
     command = "twistd im"
     examples = EXAMPLES
-    synopsis = "[options] [route [options]]"
     optFlags = _flags(SETTINGS)
     optParameters = _parameters(SETTINGS)
     subCommands = [["route", None, RouteOptions, "Run a route server, and no node; see: twistd im route --help"]]
