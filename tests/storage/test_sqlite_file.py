@@ -201,7 +201,7 @@ def test_upgrade_from_the_first_layout(tmp_path: Path) -> None:
     assert asked(path, "SELECT * FROM messages") == before
     assert asked(path, "SELECT * FROM devices") == [(*row, "") for row in devices]
     assert asked(path, "SELECT * FROM ended") == [(1, b"\0", b"", 1, Disconnect.KICKED)]
-    assert asked(path, "SELECT * FROM leases") == [("n", b"\0", "a:1", 5.5, 0)]
+    assert asked(path, "SELECT * FROM leases") == [("n", b"\0", "a:1", 5.5, 0, "")]
     assert well(path)
     backup = tmp_path / "messages.db.layout1.backup"
     assert asked(backup, "SELECT * FROM devices") == devices

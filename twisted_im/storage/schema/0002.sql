@@ -3,4 +3,3 @@
 ALTER TABLE devices ADD COLUMN node TEXT NOT NULL DEFAULT '';       -- that opened the newest session; empty if that was before this layout
 ALTER TABLE ended ADD COLUMN code INTEGER NOT NULL DEFAULT 15;      -- what the session is told: 15 if it was kicked, 14 if it was taken over
 ALTER TABLE leases ADD COLUMN load INTEGER NOT NULL DEFAULT 0;      -- connections
-ALTER TABLE leases ADD COLUMN clients TEXT NOT NULL DEFAULT '';     -- where clients reach the node; empty if they are not to come
