@@ -16,25 +16,25 @@ def test_upgrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     """If this fails, an administrator cannot see what an upgrade will do, or it does something else."""
     path = filled(tmp_path / "messages.db")
     assert main(["upgrade", str(path)]) == 0
-    assert capsys.readouterr().out == f"{path} has layout 2, the newest; there is nothing to do\n"
+    assert capsys.readouterr().out == f"{path} has layout 3, the newest; there is nothing to do\n"
     with writing(path) as process:
         schema = shutil.copytree(sqlite_file.SCHEMA, tmp_path / "schema")
-        (schema / "0003.sql").write_text("CREATE TABLE notes (text);", encoding="utf-8")
+        (schema / "0004.sql").write_text("CREATE TABLE notes (text);", encoding="utf-8")
         monkeypatch.setattr(sqlite_file, "SCHEMA", schema)
         assert main(["upgrade", str(path), "--dry-run"]) == 0
-        backup = f"{path}.layout2.backup"
+        backup = f"{path}.layout3.backup"
         assert capsys.readouterr().out == (
-            f"{path} has layout 2; the steps to 3 would be: 0003.sql\nIt would be copied to {backup} first\n"
+            f"{path} has layout 3; the steps to 4 would be: 0004.sql\nIt would be copied to {backup} first\n"
         )
         assert main(["upgrade", str(path)]) == 1
         assert capsys.readouterr().err == f"upgrade: {path} is in use by another process; stop that server first\n"
         finish(process)
     assert not Path(backup).exists()
     assert main(["check", str(path)]) == 1
-    assert capsys.readouterr().err == f"check: {path} has layout 2; upgrade it to 3 first (python -m twisted_im upgrade)\n"
+    assert capsys.readouterr().err == f"check: {path} has layout 3; upgrade it to 4 first (python -m twisted_im upgrade)\n"
     assert main(["upgrade", str(path)]) == 0
-    assert capsys.readouterr().out == f"{path} has layout 3 now; what it was before is in {backup}\n"
-    assert [asked(Path(each), "PRAGMA user_version") for each in (path, backup)] == [[(3,)], [(2,)]]
+    assert capsys.readouterr().out == f"{path} has layout 4 now; what it was before is in {backup}\n"
+    assert [asked(Path(each), "PRAGMA user_version") for each in (path, backup)] == [[(4,)], [(3,)]]
     assert main(["check", str(path)]) == 0
 
 
