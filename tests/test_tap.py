@@ -184,6 +184,10 @@ def test_background(tmp_path: Path) -> None:
         os.kill(pid, signal.SIGUSR1)
         wait_for(lambda: (tmp_path / "im.log.1").exists(), "a new log file")
         assert lets_in(address), "whoever turns the log over does not end the server"
+        second = [*TWISTD, "-n", "--pidfile=", "im", "--auth=anonymous", "--listen=tcp:0"]
+        outcome = subprocess.run(second, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=DEADLINE, check=False)
+        assert (outcome.returncode, "another process is the node 'node'" in outcome.stdout) == (1, True), "nobody takes its name from it"
+        assert lets_in(address)
         os.kill(pid, signal.SIGTERM)
         wait_for(lambda: not pid_file.exists(), "its end")
     finally:

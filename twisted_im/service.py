@@ -67,7 +67,7 @@ class ImServer(Service):
             reactor is stopped.
         standby: wait while another process of this name uses the store, and take over when it ends.
         random: gives so many random bytes, for resume tokens.
-        boot: 16 bytes of this run's own; by default `new_boot()`.
+        boot: 16 bytes of this run's own; by default `new_boot()` at its start.
         gone: whether the process of a boot id has certainly ended.
 
     Attributes:

@@ -27,7 +27,7 @@ from twisted_im.server.interfaces import Envelope, IPasswords, IRouterUp, Look
 from twisted_im.server.ledger import Ledger
 from twisted_im.server.names import answer, as_authenticator, uid_of
 from twisted_im.server.sessions import Session, Sessions
-from twisted_im.server.tenure import Tenure, is_gone, new_boot
+from twisted_im.server.tenure import Tenure, is_gone
 from twisted_im.wire.codec import notify, tag
 from twisted_im.wire.framing import Frame
 from twisted_im.wire.schema import Command, Kind
@@ -58,7 +58,7 @@ class Node:
         random: gives so many random bytes, for resume tokens.
         broken: called with a failure, once, when the store can no longer be trusted, or another process has become this node.
         standby: wait while another process of this name uses the store.
-        boot: 16 bytes of this run's own; by default `new_boot()`.
+        boot: 16 bytes of this run's own; by default `new_boot()` at its start.
         gone: whether the process of a boot id has certainly ended.
 
     Attributes:
@@ -95,7 +95,6 @@ class Node:
         gone: Callable[[bytes], bool] = is_gone,
     ) -> None:
         self.name = name
-        self.boot = boot or new_boot()
         self.store = store
         self.router = router
         self.authenticator = as_authenticator(authenticator)
@@ -125,7 +124,7 @@ class Node:
             store,
             reactor,
             name,
-            boot=self.boot,
+            boot=boot,
             standby=standby,
             lost=self._store_failed,
             renewed=self._renewed,
@@ -136,6 +135,11 @@ class Node:
         self._store_broken = False
         for feature in features:
             feature(self)
+
+    @property
+    def boot(self) -> bytes:
+        """16 bytes of this run's own, from its start on."""
+        return self.tenure.boot
 
     def register(self, kind: Kind, command: int, handler: Handler) -> None:
         """Has frames of open sessions taken by a handler.

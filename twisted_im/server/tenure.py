@@ -70,7 +70,8 @@ class Tenure:
         store: an `IStore`.
         reactor: an `IReactorTime`.
         name: the node's.
-        boot: 16 bytes of this run's own; see `new_boot`.
+        boot: 16 bytes of this run's own; by default `new_boot()` when the name is asked for: a process that goes to the background then
+            has its last process id.
         standby: wait while another process has the name, and do not fail.
         lost: called, once, when another process has taken the name, or the store is broken.
         renewed: called after each renewal, with what was seen.
@@ -79,6 +80,7 @@ class Tenure:
         clock: seconds, monotonic.
 
     Attributes:
+        boot: as above; empty until it is made.
         address: where other nodes reach this one; it stands in the lease from the next renewal on, or at once by `announce`.
         look: what was seen last.
     """
@@ -89,7 +91,7 @@ class Tenure:
         reactor: Any,
         name: str,
         *,
-        boot: bytes,
+        boot: bytes = b"",
         standby: bool,
         lost: Callable[[Failure], object],
         renewed: Callable[[Look], object] = lambda look: None,
@@ -100,7 +102,7 @@ class Tenure:
         self._store = store
         self._reactor = reactor
         self._name = name
-        self._boot = boot
+        self.boot = boot
         self._standby = standby
         self._lost = lost
         self._renewed = renewed
@@ -119,7 +121,7 @@ class Tenure:
     def _ask(self) -> Any:
         """Takes or renews the lease, and looks."""
         asked = self._clock()
-        leases = yield self._store.lease(self._name, self._boot, self.address, LEASE, self._load())
+        leases = yield self._store.lease(self._name, self.boot, self.address, LEASE, self._load())
         self.look = Look(asked, leases)
 
     def announce(self, address: str) -> None:
@@ -134,6 +136,7 @@ class Tenure:
         Raises:
             StoreError: another process has it, and this one does not stand by.
         """
+        self.boot = self.boot or new_boot()
         self._taking = Deferred()
         taken: Deferred[Any] = self._take()
         return taken.addBoth(self._taken)
@@ -220,6 +223,6 @@ class Tenure:
         if self._held:
             self._held = False
             try:
-                yield self._store.lease(self._name, self._boot, self.address, 0.0)
+                yield self._store.lease(self._name, self.boot, self.address, 0.0)
             except Exception as error:
                 log.warn("the lease ends by itself in {seconds} s: {why}", seconds=LEASE, why=str(error))
