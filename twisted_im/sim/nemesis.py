@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 Mend = Callable[[], object]
 
+#: Seconds by which a wall clock jumps, at most. Client ids may be an hour ahead (`twisted_im.server.interfaces.AHEAD`), and a client's own
+#: clock is off by a moment too.
+CLOCK_STEP = 3500.0
+
 
 class Victim(Protocol):
     """What faults are done to.
@@ -161,11 +165,14 @@ def _trouble(trouble: str) -> Callable[[Victim, Fault], Mend]:
 
 def _clock(run: Victim, fault: Fault) -> Mend:
     machine = run.hosts[fault.target].machine
-    step = (fault.amount - 0.5) * 7200.0
-    machine.ahead += step
+    step = (fault.amount - 0.5) * 2 * CLOCK_STEP
+    machine.ahead += step - machine.stepped  # in place of another one: together they could be more than ids may be off
+    machine.stepped = step
 
     def mend() -> None:
-        machine.ahead -= step
+        if machine.stepped == step:
+            machine.ahead -= step
+            machine.stepped = 0.0
 
     return mend
 

@@ -51,6 +51,7 @@ class Machine:
 
     Attributes:
         offset, rate: of its monotonic clock; see `SimReactor`.
+        stepped: seconds of `ahead` that a fault of `nemesis` has added.
         ahead: seconds that its wall clock is ahead of the truth.
     """
 
@@ -59,6 +60,7 @@ class Machine:
         self.offset = chance.uniform(0.0, 1e6)
         self.rate = 1.0 + chance.uniform(-1e-4, 1e-4)  # quartz is better than 100 parts in a million
         self.ahead = chance.uniform(-0.5, 0.5)
+        self.stepped = 0.0
         self.processes: list[Process] = []
         self._agenda = world.agenda
 
