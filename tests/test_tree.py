@@ -14,6 +14,7 @@ TESTS = Path(__file__).parent
 #: test module → why it mirrors no module of the source
 STORIES = {
     "test_bad_input.py": "what a server does with rubbish, on real sockets",
+    "test_cluster.py": "every strategy as an operator starts it, and what befalls its processes",
     "test_determinism.py": "what a simulation of the whole server lives by",
     "test_embedding.py": "a page of the documentation, run",
     "test_exports.py": "the public names",
