@@ -11,6 +11,7 @@ import contextlib
 import errno
 import random
 import socket
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ from zope.interface import implementer
 
 from tests.running import PLAIN, Hand, Raw, Served, client_tls, refusal, tls, until
 from twisted_im.core.connection import Limits, State
-from twisted_im.cork import Readable, corked
+from twisted_im.cork import ACCEPTS_AT_ONCE, ENDS_AT_ONCE, NEWCOMERS_AT_ONCE, Readable, corked
 from twisted_im.edge.tls import endpoint_from
 from twisted_im.errors import Disconnect, ImError, Status
 from twisted_im.pump import FRAMES_AT_ONCE, NEWCOMER_FRAMES_AT_ONCE, Pump
@@ -292,6 +293,91 @@ class Cork(TestCase):
         assert len(self.flushLoggedErrors(RuntimeError)) == 1
         other.transport.loseConnection()
         await until(lambda: good.lost and other.lost, "the end")
+
+
+class Crowd(TestCase):
+    """Many at once, and one who is in already: who has to wait for whom."""
+
+    timeout = 60
+    MANY = 400
+
+    def setUp(self) -> None:
+        self.turns = 0
+        self.seen: list[tuple[int, Protocol]] = []  #: who was read from or ended, in which turn
+        self.made: list[tuple[int, Any]] = []  #: who came in, in which turn
+        self._count()
+
+    def _count(self) -> None:
+        self.turns += 1
+        self._call = reactor.callLater(0, self._count)
+
+    def tearDown(self) -> Any:
+        self._call.cancel()
+        for _, one in self.made:
+            one.transport.abortConnection()
+        return until(lambda: not readables(), "all to be gone")
+
+    async def crowd(self) -> tuple[list[socket.socket], Any]:
+        """Lets many in, of whom the last is admitted. Their sockets, and the server's end of the last."""
+        case = self
+
+        class Counted(Protocol):
+            """Notes when it is made, read from and gone."""
+
+            def connectionMade(self) -> None:
+                case.made.append((case.turns, self))
+
+            def dataReceived(self, data: bytes) -> None:
+                case.seen.append((case.turns, self))
+
+            def connectionLost(self, reason: Failure = _DONE) -> None:
+                case.seen.append((case.turns, self))
+
+        factory = Factory.forProtocol(Counted)
+        factory.noisy = False
+        port = corked(reactor).listenTCP(0, factory, backlog=2 * self.MANY, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        sockets = [socket.create_connection(("127.0.0.1", port.getHost().port)) for _ in range(self.MANY)]
+        for each in sockets:
+            self.addCleanup(each.close)
+        await until(lambda: len(self.made) == self.MANY, "all to be in")
+        member: Any = self.made[-1][1]
+        member.transport.admit()
+        return sockets, member
+
+    def at_once(self, act: Callable[[], None]) -> None:
+        """Has the server meet all of what they do in the same moment."""
+        for _, one in self.made:
+            one.transport.pauseProducing()
+        act()
+        for _, one in self.made:
+            one.transport.resumeProducing()
+
+    async def test_a_crowd_is_let_in_by_and_by(self) -> None:
+        """If this fails, those who come back from a lost network are let in in one long turn, and all others wait for its end."""
+        await self.crowd()
+        turns = Counter(turn for turn, _ in self.made)
+        assert max(list(turns.values())[1:]) <= 2 * ACCEPTS_AT_ONCE, turns
+
+    async def test_who_is_in_does_not_wait_for_newcomers(self) -> None:
+        """If this fails, a message waits for the logins of ten thousand others."""
+        sockets, member = await self.crowd()
+        self.at_once(lambda: [each.send(b"let me in") for each in sockets] and None)
+        await until(lambda: len(self.seen) == self.MANY, "all to be read")
+        order = [one for _, one in self.seen]
+        assert order.index(member) <= NEWCOMERS_AT_ONCE
+        assert max(Counter(turn for turn, one in self.seen if one is not member).values()) <= NEWCOMERS_AT_ONCE
+
+    async def test_who_is_in_does_not_wait_for_those_who_have_gone(self) -> None:
+        """If this fails, a message waits while the server clears up after ten thousand lost connections."""
+        sockets, member = await self.crowd()
+        for _, one in self.made:
+            one.transport.admit()
+        self.at_once(lambda: [each.close() for each in sockets[:-1]] and sockets[-1].send(b"hello") and None)
+        await until(lambda: len(self.seen) == self.MANY, "all to be gone but one")
+        order = [one for _, one in self.seen]
+        assert order.index(member) <= 2 * ENDS_AT_ONCE
+        assert max(Counter(turn for turn, _ in self.seen).values()) <= 2 * ENDS_AT_ONCE
 
 
 def held(pump: Pump) -> int:

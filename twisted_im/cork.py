@@ -16,18 +16,28 @@ import select
 import socket
 import sys
 import termios
+from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocol, IPullProducer, IReactorFDSet, IReadDescriptor, ITransport
+from twisted.internet.tcp import Port
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
 log = Logger()
+
+#: Sockets read in one turn. More would leave the cache; fewer would join fewer frames into one write.
+AT_ONCE = 256
+#: The same of those that have not logged in, whose frames cost far more: a crowd that comes in must not hold up those who are in. Also how
+#: many are taken in and, when the other side has gone, let go in one turn.
+NEWCOMERS_AT_ONCE = 32
+ENDS_AT_ONCE = 64
+ACCEPTS_AT_ONCE = 64
 
 
 @implementer(IPullProducer)
@@ -56,18 +66,27 @@ class Readable:
 
     To the reactor it is one descriptor: an epoll of its own, which is readable while any of its sockets is. That saves the reactor's
     bookkeeping for each read, and bounds a turn: what is read in one turn is still in the processor's cache when it is answered.
+
+    The kernel hands sockets out in the order in which they became readable, so whoever is dear makes all behind it wait. Therefore those
+    whose other side has ended only leave the row here, a few microseconds each, and are buried by Twisted a few at a time; and who has not
+    logged in stands in a row of its own.
+
+    Args:
+        at_once: sockets read in one turn.
+        beyond: where those go on who are admitted (`DirectTransport.admit`).
     """
 
-    #: Sockets read in one turn. More would leave the cache; fewer would join fewer frames into one write.
-    AT_ONCE = 256
     #: Bytes taken from a socket at once, as Twisted does.
     SIZE = 64 * 1024
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, at_once: int, beyond: Readable | None = None) -> None:
+        self.beyond = beyond
         self._reactor = reactor
+        self._at_once = at_once
         self._epoll: Any = None
         self._of: list[DirectTransport | None] = []  #: by descriptor: a list takes fewer looks at cold memory than a dictionary
         self._count = 0
+        self._ended: deque[DirectTransport] = deque()
 
     def add(self, fd: int, direct: DirectTransport) -> None:
         """Begins to read from a socket."""
@@ -77,14 +96,14 @@ class Readable:
         if fd >= len(self._of):
             self._of += [None] * (fd + 1 - len(self._of))
         if self._of[fd] is None:
-            self._epoll.register(fd, select.EPOLLIN)
+            self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP)
             self._of[fd] = direct
             self._count += 1
 
-    def remove(self, fd: int, direct: DirectTransport) -> None:
-        """Reads no more from it; it may be closed already."""
+    def remove(self, fd: int, direct: DirectTransport) -> bool:
+        """Reads no more from it; it may be closed already. Whether it was read from."""
         if fd >= len(self._of) or self._of[fd] is not direct:
-            return
+            return False
         self._of[fd] = None
         self._count -= 1
         with suppress(OSError):  # a closed descriptor has left the epoll by itself
@@ -92,6 +111,7 @@ class Readable:
         if not self._count:
             self._reactor.removeReader(self)
             self._epoll.close()
+        return True
 
     def fileno(self) -> int:
         return -1 if self._epoll.closed else int(self._epoll.fileno())
@@ -101,28 +121,51 @@ class Readable:
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor is going down, and knows of these transports only through this."""
-        for direct in filter(None, list(self._of)):
+        for direct in [*filter(None, self._of), *self._ended]:
             direct.reactor_stopped(reason)
 
     def doRead(self) -> None:
-        of, size = self._of, self.SIZE
-        for fd, _ in self._epoll.poll(0, self.AT_ONCE):
-            direct = of[fd]
-            if direct is None:
-                continue  # it went away earlier in this loop
-            try:
-                data = direct.socket.recv(size)
-                if data:
-                    direct.above.dataReceived(data)
-                else:
-                    direct.leave_reading()
-            except (BlockingIOError, InterruptedError):
-                continue
-            except OSError:
-                direct.abortConnection()
-            except Exception:
-                log.failure("a protocol failed on what it received")
-                direct.abortConnection()
+        of, size, only_data = self._of, self.SIZE, select.EPOLLIN
+        left = self._at_once
+        while left:
+            events = [] if self._epoll.closed else self._epoll.poll(0, left)
+            ended = 0
+            for fd, what in events:
+                direct = of[fd]
+                if direct is None:
+                    continue  # it went away earlier in this loop
+                if what != only_data:
+                    ended += 1
+                    self._bury(direct)
+                    continue
+                try:
+                    data = direct.socket.recv(size)
+                    if data:
+                        direct.above.dataReceived(data)
+                    else:
+                        self._bury(direct)
+                except (BlockingIOError, InterruptedError):
+                    continue
+                except OSError:
+                    direct.abortConnection()
+                except Exception:
+                    log.failure("a protocol failed on what it received")
+                    direct.abortConnection()
+            left = ended if len(events) == left else 0  # the places of those that have only left the row
+
+    def _bury(self, direct: DirectTransport) -> None:
+        """The other side has ended its stream, or the connection is broken: Twisted reads what is left, and meets the end."""
+        direct.leave_reading()
+        if not self._ended:
+            self._reactor.callLater(0, self._burials)
+        self._ended.append(direct)
+
+    def _burials(self) -> None:
+        left = ENDS_AT_ONCE
+        while left and self._ended:
+            left -= self._ended.popleft().meet_the_end()
+        if self._ended:
+            self._reactor.callLater(0, self._burials)
 
 
 class _Gone:
@@ -150,13 +193,14 @@ class DirectTransport:
         socket: what is read from and written to.
     """
 
-    __slots__ = ("_fd", "_producer", "_readable", "_tail", "_tcp", "above", "socket")
+    __slots__ = ("_ending", "_fd", "_producer", "_readable", "_tail", "_tcp", "above", "socket")
 
     def __init__(self, above: Any, readable: Readable | None) -> None:
         self.above = above
         self.socket: Any = _GONE
         self._readable = readable
         self._fd = -1
+        self._ending = False
         self._producer: Any = None
         self._tail = False
         self._tcp: Any = None
@@ -184,6 +228,7 @@ class DirectTransport:
         if self._readable is not None:
             self._readable.remove(self._fd, self)
             self._readable = None
+        self._ending = False
         above, self.above = self.above, _GONE  # else they would hold each other for the collector
         self.socket, self._producer = _GONE, None
         above.connectionLost(reason)
@@ -193,11 +238,26 @@ class DirectTransport:
         self._tcp.connectionLost(reason)
 
     def leave_reading(self) -> None:
-        """The other side has ended its stream: Twisted meets that too, and does what is to be done."""
+        """The other side has ended its stream: from here on it is Twisted that reads, as soon as `meet_the_end` says so."""
         if self._readable is not None:
             self._readable.remove(self._fd, self)
             self._readable = None
+            self._ending = True
+
+    def meet_the_end(self) -> bool:
+        """Twisted meets the end too, and does what is to be done. Whether there was anything to do still."""
+        ending, self._ending = self._ending, False
+        if ending:
             self._tcp.resumeProducing()
+        return ending
+
+    def admit(self) -> None:
+        """The other side has shown who it is: it is read from among the others who have."""
+        row = self._readable
+        if row is not None and row.beyond is not None:
+            self._readable = row.beyond
+            if row.remove(self._fd, self):
+                self._readable.add(self._fd, self)
 
     # ---- as the transport of what is above
 
@@ -251,6 +311,7 @@ class DirectTransport:
         if self._readable is not None:
             self._readable.remove(self._fd, self)
         else:
+            self._ending = False
             self._tcp.pauseProducing()
 
     def resumeProducing(self) -> None:
@@ -282,13 +343,20 @@ class DirectTransport:
 
 
 class DirectFactory:
-    """Puts a `DirectTransport` under every protocol of another factory."""
+    """Puts a `DirectTransport` under every protocol of another factory.
+
+    Attributes:
+        port: where it listens, if it does, and if it is Twisted's.
+    """
 
     def __init__(self, above: Any, readable: Readable | None) -> None:
+        self.port: Port | None = None
         self._above = above
         self._readable = readable
 
     def buildProtocol(self, address: Any) -> Any:
+        if self.port is not None:  # Twisted takes 20 more in each turn in which all came that it would take
+            self.port.numberAccepts = min(self.port.numberAccepts, ACCEPTS_AT_ONCE)
         protocol = self._above.buildProtocol(address)
         return None if protocol is None else DirectTransport(protocol, self._readable)
 
@@ -305,13 +373,12 @@ class CorkedReactor:
         self._reactor = reactor
         self._shared = shared
         able = hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
-        self._readable = Readable(reactor) if able else None
+        self._readable = Readable(reactor, AT_ONCE) if able else None
+        self._newcomers = Readable(reactor, NEWCOMERS_AT_ONCE, self._readable) if able else None
         directlyProvides(self, providedBy(reactor))
 
     def listenTCP(self, port: int, factory: Any, *args: Any, **kwargs: Any) -> Any:
-        if self._shared:
-            return self._share(port, DirectFactory(factory, self._readable), *args, **kwargs)
-        return self._reactor.listenTCP(port, DirectFactory(factory, self._readable), *args, **kwargs)
+        return self._listen(self._share if self._shared else self._reactor.listenTCP, port, factory, *args, **kwargs)
 
     def _share(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
         """A port that others may listen at too (SO_REUSEPORT); Twisted has no word for that."""
@@ -328,7 +395,14 @@ class CorkedReactor:
             return self._reactor.adoptStreamPort(shared.fileno(), family, factory)
 
     def listenUNIX(self, address: str, factory: Any, *args: Any, **kwargs: Any) -> Any:
-        return self._reactor.listenUNIX(address, DirectFactory(factory, self._readable), *args, **kwargs)
+        return self._listen(self._reactor.listenUNIX, address, factory, *args, **kwargs)
+
+    def _listen(self, listen: Any, where: Any, factory: Any, *args: Any, **kwargs: Any) -> Any:
+        direct = DirectFactory(factory, self._newcomers)
+        port = listen(where, direct, *args, **kwargs)
+        if isinstance(port, Port):
+            direct.port = port
+        return port
 
     def connectTCP(self, host: str, port: int, factory: Any, *args: Any, **kwargs: Any) -> Any:
         return self._reactor.connectTCP(host, port, DirectFactory(factory, self._readable), *args, **kwargs)

@@ -466,15 +466,27 @@ class Pump:
     def _stalled(self, now: float) -> Due | None:
         """While one side does not read, neither silence nor an unanswered ping says anything: only whether bytes still leave tells a slow
         reader from a pulled cable."""
-        bottom = self.transport
-        while hasattr(bottom, "transport"):
-            bottom = bottom.transport
+        bottom = self._bottom()
         taken = bottom.taken() if self.clogged and isinstance(bottom, DirectTransport) else -1
         if taken == -1 or taken != self._taken:
             self._taken, self._taken_since = taken, now
         return Due.ABORT if now - self._taken_since >= self._patience else None
 
-    # ---- the end
+    def _bottom(self) -> Any:
+        """The transport beneath TLS, or the transport."""
+        bottom = self.transport
+        while hasattr(bottom, "transport"):
+            bottom = bottom.transport
+        return bottom
+
+    # ---- the beginning and the end
+
+    def welcome(self) -> None:
+        """The other side has shown who it is, and is one of many from now on."""
+        self.connection.advance(Event.WELCOME, self.turn.now())
+        bottom = self._bottom()
+        if isinstance(bottom, DirectTransport):
+            bottom.admit()
 
     def disconnect(self, error: ImError, *, last: bytes | None = None, after_you: bool = False) -> None:
         """Says why, sends what is there, and closes. A peer that does not take it is cut off after a while.

@@ -491,9 +491,8 @@ class Link:
             raise ImError(Disconnect.LINK_REFUSED, f"{self.peer} does not know the secret of {self._links.me}")
 
     def _begin(self) -> None:
-        connection, turn = self._pump.connection, self._pump.turn
-        connection.advance(Event.WELCOME, turn.now())
-        connection.confirmed = self._asked_at
+        self._pump.welcome()
+        self._pump.connection.confirmed = self._asked_at
         self._request, self._response = b"", None
         self._expect(
             {

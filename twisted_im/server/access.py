@@ -154,7 +154,7 @@ class Access:
         pump.commands = node.commands
         node.newcomers.pop(pump, None)
         self._refusals.pop(pump, None)
-        pump.connection.advance(Event.WELCOME, pump.turn.now())
+        pump.welcome()
         node.counters.logins += 1
         node.counters.resumed += credentials.method == LoginMethod.RESUME
         node.counters.sessions = len(node.sessions)
