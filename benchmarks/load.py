@@ -20,8 +20,6 @@ import itertools
 import json
 import platform
 import shlex
-import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -31,13 +29,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks import load_nodes
 from benchmarks.build import BuildError, build, compiler
+from benchmarks.driving import Figures, RunError, UnfitError, drive, judge, medians
 from benchmarks.servers import (
     Cores,
     Server,
     ServerError,
     choose_cores,
-    environment,
     make_certificate,
     node_command,
     on_core,
@@ -58,7 +57,7 @@ from benchmarks.terminal import (
     say_where,
     whole,
 )
-from twisted_im.config import STORES, STRATEGIES
+from twisted_im.config import STORES
 from twisted_im.wire.codec import codec
 from twisted_im.wire.schema import DEFAULT_MAX_BODY, MAX_UID, Command, Kind
 
@@ -72,6 +71,10 @@ examples:
       and how long it is on its way when the server has half of what it can take
   python -m benchmarks load --tls=both --window 1
       what TLS adds
+  python -m benchmarks load --strategy single,parallel,broadcast,routed --nodes 1,2,4
+      what it costs to get messages from node to node, scheme by scheme
+  python -m benchmarks load --strategy routed --via mesh,route-server --table memory,redis --nodes 4 --locality 0,0.9
+      the ways of one scheme, when all messages leave their node and when few do
   python -m benchmarks load --json > figures.jsonl
       for programs: one object a line for each combination
   python -m benchmarks load --window 1 --repeat 1 --profile node.svg
@@ -86,17 +89,14 @@ FULL: dict[str, Any] = {"users": 1000, "seconds": 5.0, "warmup": 1.0, "repeat": 
 
 MAX_PAYLOAD = DEFAULT_MAX_BODY - codec(Kind.NOTIFY, Command.MESSAGE).fixed.size - MAX_UID
 
+#: What can be measured: the product's strategies, and single servers beside each other.
+ALL = load_nodes.STRATEGIES
+
 #: Above this share of its core a program counts as busy: a load may then be what limits the rate, and a server waits for nobody.
 BUSY = 0.9
 
 #: Below this share of the rate at which it is paced, a server is behind.
 KEPT = 0.95
-
-#: The status of a load that the server's own bounds rule out.
-UNFIT = 2
-
-#: What one run of the load measured, under the names of its output.
-Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,6 @@ class Combination:
         return f"{self.strategy}, {self.store}{', TLS' if self.tls else ''}, window {self.window}{', half' if self.half else ''}"
 
 
-class RunError(Exception):
-    """A measurement did not come to its end; the text is for people."""
-
-
-class UnfitError(Exception):
-    """The server cannot be loaded as the options say; the text is one line that says what to do."""
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of this command."""
     add = parser.add_argument
@@ -130,8 +122,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seconds", type=duration, metavar="S", help=f"how long each measurement lasts [default: {FULL['seconds']:g}]")
     add("--warmup", type=duration, metavar="S", help=f"load before it [default: {FULL['warmup']:g}]")
     add("--repeat", type=whole(1), metavar="N", help=f"how often; medians are shown [default: {FULL['repeat']}]")
-    add("--strategy", type=each(among(STRATEGIES)), default=["single"], metavar="NAME,…", help="[default: single]")
-    add("--store", type=each(among(STORES)), default=["memory"], metavar="NAME,…", help="memory, sqlite [default: memory]")
+    add("--strategy", type=each(among(ALL)), default=["single"], metavar="NAME,…", help=f"{', '.join(ALL)} [default: single]")
+    add("--store", type=each(among(STORES)), metavar="NAME,…", help="memory, sqlite [default: memory; with --nodes, sqlite]")
     add("--data", type=folder, default=TEMPORARY, metavar="DIR", help=f"where stores have their files for a while [default: {TEMPORARY}]")
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument("--rate", type=whole(1), metavar="N", help="messages/s of all users, for latencies [default: as fast as it goes]")
@@ -139,6 +131,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tls", nargs="?", choices=("off", "on", "both"), const="on", default="off", help="TLS between load and node [default: off]")
     add("--driver", choices=("auto", "c", "python"), default="auto", help="which load drives [default: c, if it can]")
     add("--no-limit", dest="limit", action="store_false", help="leave the C relay out; ratios are null then")
+    load_nodes.add_arguments(parser)
     add("--node-args", type=shlex.split, default=[], metavar="WORDS", help="more options for the node: --node-args='--window 32'")
     add("--profile", type=Path, metavar="FILE", help="record where the node spends its time; the row's name is added to FILE's")
     add("--quick", action="store_true", help=f"{QUICK['users']} users, {QUICK['seconds']:g} s, once, unless said otherwise")
@@ -155,6 +148,12 @@ def run(options: argparse.Namespace) -> int:
         parser.error(f"--users takes an even number, for users write in pairs: {options.users + 1}, say")
     if problem := raise_file_limit("--users", options.users, "users"):
         parser.error(problem)
+    if options.nodes is not None or options.strategy != ["single"]:
+        return load_nodes.run(options)
+    for name in load_nodes.OPTIONS:
+        if getattr(options, name) is not None:
+            parser.error(f"--{name} is for several nodes: say --nodes too")
+    options.store = options.store or ["memory"]
     transports = {"off": [False], "on": [True], "both": [False, True]}[options.tls]
     if options.driver == "c" and (True in transports or compiler() is None):
         parser.error("--driver=c needs a C compiler, and cannot speak TLS; leave it out, or take --driver=python")
@@ -274,22 +273,7 @@ class Bench:
         command += [f"--{name}={value}" for name, value in values.items()]
         if authority is not None:
             command.append(f"--ca={authority}")
-        with on_core(self._cores.load):
-            outcome = subprocess.run(
-                command,
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-                start_new_session=True,
-            )
-        if outcome.returncode == UNFIT:
-            raise UnfitError(outcome.stderr.strip().removeprefix("load: "))
-        if outcome.returncode:
-            told = outcome.stderr.strip() or f"the load ended with status {outcome.returncode}"
-            raise RunError(f"{told}\nThe end of the {server.name}'s log:\n{server.told()}")
-        figures: Figures = json.loads(outcome.stdout)
+        figures = drive(command, self._cores.load, server.told)
         return {**figures, "rate": rate or 0}
 
     def _progress(self, turn: int, what: str, figures: Figures) -> None:
@@ -359,27 +343,6 @@ class Bench:
         for window, runs in self._limits.items():
             if runs and not self._options.rate and medians(runs)["server_core_share"] < BUSY:
                 print(f"limit, window {window}: it waited for the load or for its core, which costs it more a message; the ratio flatters.")
-
-
-def judge(figures: Figures) -> list[str]:
-    """What is wrong with a run, one line each: every message that was sent must have made its whole way, once."""
-    counts = {name: figures[name] for name in ("sent", "accepted", "delivered", "receipted")}
-    faults = []
-    if len(set(counts.values())) != 1:
-        faults.append("messages were lost: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
-    if figures["duplicates"]:
-        faults.append(f"{figures['duplicates']} messages came twice or too late")
-    if figures["errors"]:
-        faults.append(f"{figures['errors']} frames did not fit, the first at {figures['first_error']}")
-    if not figures["delivered_per_s"]:
-        faults.append("nothing was delivered while it was measured: choose fewer users, or more seconds")
-    return faults
-
-
-def medians(runs: Sequence[Figures]) -> Figures:
-    """The median of each figure over several runs; nothing if there were none."""
-    names = [name for name, value in runs[0].items() if isinstance(value, int | float)] if runs else []
-    return {name: round(statistics.median(figures[name] for figures in runs), 4) for name in names}
 
 
 def _name(row: Figures) -> str:

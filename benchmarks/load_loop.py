@@ -1,4 +1,4 @@
-"""The load in Python: the loop of `benchmarks/limit/load.c`, for TLS and for machines without a C compiler.
+"""The load in Python: the loop of `benchmarks/limit/load.c`, for TLS, for several nodes, and for machines without a C compiler.
 
 Strategy: as in C — one thread, epoll, one recv and one send for each readiness event, everything done on the connection on which it
 came — over the readers and packers of `twisted_im.wire`. Options and output are those of the C program, so that whoever starts
@@ -6,6 +6,9 @@ them need not care which one it is. TLS runs over memory BIOs, so that it too ma
 
 With a rate, messages leave by a timetable, user after user, and one that has to wait, for its user's window or for this program, counts
 as sent when it was due: otherwise a server that stalls would be asked less just then ("coordinated omission", G. Tene).
+
+With several ports the users are spread over as many nodes, and each writes to somebody at home and to somebody abroad by turns, as the
+locality says. All that a user has in flight shares one window, so no node is asked for more than its share because it answers sooner.
 
     python -m benchmarks.load_loop --port 7777 --pid 4242 --users 1000 --window 8 --payload 100 --seconds 5
 """
@@ -33,6 +36,7 @@ from twisted_im.wire.schema import DEFAULT_MAX_BODY, VERSION, Command, ContentTy
 READ_SIZE = 64 * 1024
 SETTLE = 0.2  #: seconds between the last login and the look at the idle memory
 SECOND = 1_000_000_000
+GOLDEN = 0.618034  #: spreads the users' turns evenly, however many there are
 
 # Request ids: sessions and receipts are odd, messages even (twice their number).
 HELLO_ID, LOGIN_ID, LOGOUT_ID, FIRST_RECEIPT_ID = 1, 3, 5, 7
@@ -65,13 +69,45 @@ class UnfitError(LoadError):
 
 
 class Flight:
-    """A message in flight: its seq (0 until the server has answered), and when it left (ns)."""
+    """A message in flight: its conversation, and its seq (0 until the server has answered)."""
 
-    __slots__ = ("sent_at", "seq")
+    __slots__ = ("seq", "talk")
 
-    def __init__(self, sent_at: int) -> None:
+    def __init__(self, talk: Talk | None) -> None:
         self.seq = 0
-        self.sent_at = sent_at
+        self.talk = talk
+
+
+class Talk:
+    """One side of a conversation of two."""
+
+    __slots__ = (
+        "accepted_seq",
+        "conversation",
+        "expected",
+        "expected_tail",
+        "index",
+        "partner",
+        "receipted_seq",
+        "received_seq",
+        "sent",
+        "sent_at",
+        "user",
+    )
+
+    partner: Talk
+
+    def __init__(self, index: int, user: User, window: int) -> None:
+        self.index = index
+        self.user = user
+        self.sent = 0  #: number of the newest message sent
+        self.sent_at = [0] * window  #: when message n left (ns), at n % window
+        self.expected = 1  #: the number that the partner's next message must have
+        self.expected_tail = b""  #: what stands after the fixed fields of the partner's messages
+        self.conversation = 0  #: 0 until the first answer
+        self.accepted_seq = 0  #: of one's own newest accepted message
+        self.received_seq = 0  #: of the partner's newest message
+        self.receipted_seq = 0  #: up to where the partner has receipted
 
 
 class Tls:
@@ -121,24 +157,23 @@ class User:
     """One user: its connection, and the counters that say where it is."""
 
     __slots__ = (
-        "accepted_seq",
+        "abroad",
         "acked",
         "blocked",
-        "conversation",
         "done",
         "ended",
-        "expected",
-        "expected_tail",
         "flights",
+        "from_partner",
         "half_window",
+        "home",
         "index",
         "live",
+        "named",
+        "next",
+        "node",
         "notifies",
-        "partner",
         "reader",
         "receipt_id",
-        "receipted_seq",
-        "received_seq",
         "sent",
         "sock",
         "tail",
@@ -146,31 +181,48 @@ class User:
         "uid",
     )
 
-    partner: User
+    next: Talk
     sock: socket.socket
 
-    def __init__(self, index: int, window: int) -> None:
+    def __init__(self, index: int, node: int, window: int) -> None:
         self.index = index
+        self.node = node  #: the number of its node, from 0
+        self.home: Talk | None = None  #: with somebody on the same node
+        self.abroad: Talk | None = None  #: with somebody on another one
+        self.from_partner: dict[int, Talk] = {}  #: by the number of the partner's side
+        self.named: dict[int, Talk] = {}  #: by the number of the conversation
         self.uid = b"u%d" % index
         self.tls: Tls | None = None
         self.reader = FrameReader(DEFAULT_MAX_BODY)
         self.tail = b""  #: what the socket did not take
         self.blocked = self.live = self.ended = False
         self.sent = self.done = 0  #: numbers of the newest message sent, and of the newest that is no longer in flight
-        self.expected = 1  #: the number that the partner's next message must have
-        self.expected_tail = b""  #: what stands after the fixed fields of the partner's messages
-        self.conversation = 0  #: 0 until the first answer
-        self.accepted_seq = 0  #: of one's own newest accepted message
-        self.received_seq = 0  #: of the partner's newest message
-        self.receipted_seq = 0  #: up to where the partner has receipted
         self.notifies = self.acked = 0
         self.receipt_id = FIRST_RECEIPT_ID
         self.half_window = 1
-        self.flights = [Flight(0)] * window  #: of message n at n % window
+        self.flights = [Flight(None)] * window  #: of message n at n % window
+
+    def turn(self, locality: float) -> None:
+        """Decides whom the next message is for: of any row of messages, just the share that the locality says stays at home."""
+        if self.home is None or self.abroad is None:
+            self.next = self.home or self.abroad  # type: ignore[assignment]  # everybody has one of the two
+            return
+        begin = self.sent + self.index * GOLDEN  # so that not all are at home at once
+        self.next = self.home if int((begin + 1) * locality) > int(begin * locality) else self.abroad
+
+
+def seats(users: int, nodes: int) -> list[int]:
+    """The node of each user. Users 2n and 2n + 1 are pairs across nodes; each two nodes share as many pairs, as near as it goes."""
+    found = []
+    for pair in range(users // 2):
+        first = pair % nodes
+        step = 1 + pair // nodes % (nodes - 1) if nodes > 1 else 0
+        found += [first, (first + step) % nodes]
+    return found
 
 
 class Load:
-    """The whole load, on one server.
+    """The whole load, on one server or on several nodes.
 
     Args:
         options: what `parser()` reads.
@@ -185,10 +237,19 @@ class Load:
         self.content = bytes(b"abcdefghijklmnopqrstuvwxyz"[i % 26] for i in range(options.payload))
         self.context = ssl.create_default_context(cafile=options.ca) if options.ca else None
         self.poll = select.epoll()
-        self.users = [User(index, self.window) for index in range(options.users)]
+        self.locality: float = options.locality if len(options.port) > 1 else 1.0
+        self.users = [User(index, node, self.window) for index, node in enumerate(seats(options.users, len(options.port)))]
+        self.talks = 0
+        if self.locality < 1:
+            for one, two in zip(self.users[::2], self.users[1::2], strict=True):
+                one.abroad, two.abroad = self._introduce(one, two)
+        if self.locality > 0:
+            for node in range(len(options.port)):
+                here = [user for user in self.users if user.node == node]
+                for one, two in zip(here[::2], here[1::2], strict=True):
+                    one.home, two.home = self._introduce(one, two)
         for user in self.users:
-            user.partner = self.users[user.index ^ 1]
-            user.expected_tail = user.partner.uid + self.content
+            user.turn(self.locality)
         self.at: dict[int, User] = {}
         self.now = self.last_frame_at = time.monotonic_ns()
         self.clock_offset_ms = (time.time_ns() - self.now) // 1_000_000
@@ -198,6 +259,16 @@ class Load:
         self.receipts = self.receipts_told = self.duplicates = self.faults = 0
         self.first_fault = ""
         self.histogram = [0] * (64 * 64)
+
+    def _introduce(self, one: User, two: User) -> tuple[Talk, Talk]:
+        """A conversation of two users."""
+        talk, other = Talk(self.talks, one, self.window), Talk(self.talks + 1, two, self.window)
+        self.talks += 2
+        talk.partner, other.partner = other, talk
+        for side in (talk, other):
+            side.expected_tail = side.partner.user.uid + self.content
+            side.user.from_partner[side.partner.index] = side
+        return talk, other
 
     def run(self) -> dict[str, object]:
         """Logs all in, loads, measures, lets all that is in flight come in, and logs all out.
@@ -228,7 +299,8 @@ class Load:
         cpu_before, own_before = self._server_cpu(), time.process_time()
         self._run_for(options.seconds)
         delivered = self.delivered - delivered_before
-        cpu, own = self._server_cpu() - cpu_before, time.process_time() - own_before
+        cpus = [after - before for after, before in zip(self._server_cpu(), cpu_before, strict=True)]
+        cpu, own = sum(cpus), time.process_time() - own_before
         measured = (time.monotonic_ns() - began) / SECOND
         self.measuring = self.sending = False
 
@@ -247,6 +319,7 @@ class Load:
             "seconds": round(measured, 3),
             "delivered_per_s": round(delivered / measured, 1),
             "cpu_us_per_message": round(cpu * per_message, 3),
+            "cpu_us_of_each": [round(each * per_message, 3) for each in cpus],
             "load_cpu_us_per_message": round(own * per_message, 3),
             "server_core_share": round(cpu / measured, 3),
             "load_core_share": round(own / measured, 3),
@@ -275,7 +348,7 @@ class Load:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            sock.connect(("127.0.0.1", self.options.port))
+            sock.connect(("127.0.0.1", self.options.port[user.node]))
         except BlockingIOError:
             pass
         except OSError as error:
@@ -418,22 +491,23 @@ class Load:
     def _on_message(self, user: User, body: bytes, out: list[bytes]) -> None:
         conversation, seq, _, _, client_id, *_ = _read_message(body)
         _, half = _client_id.unpack(client_id)
-        number, origin, partner = half & 0xFFFFFFFF, half >> 32 & 0x3FFFFFFF, user.partner
-        if body[_message_notify_size:] != user.expected_tail or origin != partner.index:
-            self._fault(user, "sender of a message, or its content", origin, partner.index)
-        if user.conversation and conversation != user.conversation:
-            self._fault(user, "conversation of a message", conversation, user.conversation)
-        if number == user.expected:
-            if seq <= user.received_seq:
-                self._fault(user, "seq of a message", seq, user.received_seq + 1)
-            user.received_seq = seq
-            user.expected += 1
+        number, origin = half & 0xFFFFFFFF, half >> 32 & 0x3FFFFFFF
+        talk = user.from_partner.get(origin) or user.next
+        if body[_message_notify_size:] != talk.expected_tail or origin != talk.partner.index:
+            self._fault(user, "sender of a message, or its content", origin, talk.partner.index)
+        if talk.conversation and conversation != talk.conversation:
+            self._fault(user, "conversation of a message", conversation, talk.conversation)
+        if number == talk.expected:
+            if seq <= talk.received_seq:
+                self._fault(user, "seq of a message", seq, talk.received_seq + 1)
+            talk.received_seq = seq
+            talk.expected += 1
             self.delivered += 1
             if self.measuring:
-                self.histogram[_bucket_of(self.now - partner.flights[number % self.window].sent_at)] += 1
-        elif number > user.expected:
-            self._fault(user, "number of a message (some are missing)", number, user.expected)
-            user.expected = number + 1
+                self.histogram[_bucket_of(self.now - talk.partner.sent_at[number % self.window])] += 1
+        elif number > talk.expected:
+            self._fault(user, "number of a message (some are missing)", number, talk.expected)
+            talk.expected = number + 1
             self.delivered += 1
         else:
             self.duplicates += 1
@@ -445,25 +519,31 @@ class Load:
         conversation, seq, _ = _read_accepted(body)
         number = request_id >> 1
         flight = user.flights[number % self.window]
-        if request_id & 1 or not user.done < number <= user.sent or flight.seq:
+        talk = flight.talk
+        if request_id & 1 or not user.done < number <= user.sent or flight.seq or talk is None:
             raise LoadError(f"u{user.index}: an answer to request {request_id}, which is not waiting for one")
-        if user.conversation and conversation != user.conversation:
-            self._fault(user, "conversation of an answer", conversation, user.conversation)
-        if seq <= user.accepted_seq:
-            self._fault(user, "seq of an answer", seq, user.accepted_seq + 1)
-        user.conversation = conversation
-        user.accepted_seq = flight.seq = seq
+        if talk.conversation and conversation != talk.conversation:
+            self._fault(user, "conversation of an answer", conversation, talk.conversation)
+        if seq <= talk.accepted_seq:
+            self._fault(user, "seq of an answer", seq, talk.accepted_seq + 1)
+        if not talk.conversation:
+            talk.conversation = conversation
+            user.named[conversation] = talk
+        talk.accepted_seq = flight.seq = seq
         self.accepted += 1
         self._end_flights(user, out)
 
     def _on_receipt(self, user: User, body: bytes, out: list[bytes]) -> None:
         conversation, seq, _ = _read_receipt(body)
-        if user.conversation and conversation != user.conversation:
-            self._fault(user, "conversation of a receipt", conversation, user.conversation)
-        if seq <= user.receipted_seq:
-            self._fault(user, "seq of a receipt", seq, user.receipted_seq + 1)
+        talk = user.named.get(conversation)
+        if talk is None:  # it has come before the answer to the first message, which is then the only one in flight
+            talk = user.flights[user.sent % self.window].talk or user.next
+            if talk.conversation:
+                self._fault(user, "conversation of a receipt", conversation, talk.conversation)
+        if seq <= talk.receipted_seq:
+            self._fault(user, "seq of a receipt", seq, talk.receipted_seq + 1)
         else:
-            user.receipted_seq = seq
+            talk.receipted_seq = seq
         self.receipts_told += 1
         self._end_flights(user, out)
 
@@ -471,8 +551,8 @@ class Load:
         """Takes out of flight what is accepted and receipted, oldest first, and sends as many."""
         window = self.window
         while user.done != user.sent:
-            seq = user.flights[(user.done + 1) % window].seq
-            if not seq or seq > user.receipted_seq:
+            flight = user.flights[(user.done + 1) % window]
+            if not flight.seq or flight.seq > flight.talk.receipted_seq:  # type: ignore[union-attr]  # it is in flight
                 break
             user.done += 1
             self.receipted += 1
@@ -480,22 +560,26 @@ class Load:
 
     def _fill_window(self, user: User, out: list[bytes]) -> None:
         """As many messages as the window lets go, and the timetable if there is one; a single one until the conversation has a name."""
-        most = self.window if user.conversation else 1
-        while self.sending and user.sent - user.done < most:
+        while self.sending and user.sent - user.done < self.window:
+            talk = user.next
+            if not talk.conversation and user.sent != user.done:
+                break
             due = int(self.pace_began + (user.sent * len(self.users) + user.index) * self.interval) if self.interval else self.now
             if due > self.now:
                 break
             user.sent += 1
-            number = user.sent
-            target = b"" if user.conversation else user.partner.uid
+            talk.sent += 1
+            target = b"" if talk.conversation else talk.partner.user.uid
             client_id = _client_id.pack(
-                (self.now // 1_000_000 + self.clock_offset_ms) << 16 | VERSION_7, VARIANT | user.index << 32 | number
+                (self.now // 1_000_000 + self.clock_offset_ms) << 16 | VERSION_7, VARIANT | talk.index << 32 | talk.sent
             )
             length = _message_size + len(target) + len(self.content)
-            head = _pack_message(length, _MESSAGE_REQUEST, number << 1, client_id, user.conversation, ContentType.BINARY, 0, len(target))
+            head = _pack_message(length, _MESSAGE_REQUEST, user.sent << 1, client_id, talk.conversation, ContentType.BINARY, 0, len(target))
             out += (head, target, self.content)
-            user.flights[number % self.window] = Flight(due)
+            user.flights[user.sent % self.window] = Flight(talk)
+            talk.sent_at[talk.sent % self.window] = due
             self.sent += 1
+            user.turn(self.locality)
 
     def _take_rare(self, user: User, tag_: int, request_id: int, body: bytes, out: list[bytes]) -> None:
         kind, command = tag_ >> 16 & 0xFF, tag_ & 0xFFFF
@@ -562,18 +646,21 @@ class Load:
                 return _bucket_ms(bucket)
         return 0.0
 
-    def _server_cpu(self) -> float:
-        """The server's CPU so far, user and system, all threads, in seconds."""
-        return self._of_server(cpu_seconds)
+    def _server_cpu(self) -> list[float]:
+        """The CPU of each server so far, user and system, all threads, in seconds."""
+        return self._of_servers(cpu_seconds)
 
     def _server_rss_kib(self) -> float:
-        return self._of_server(rss_kib)
+        return sum(self._of_servers(rss_kib))
 
-    def _of_server(self, figure: Callable[[int], float]) -> float:
-        try:
-            return figure(self.options.pid)
-        except OSError as error:
-            raise LoadError(f"the server (process {self.options.pid}) is gone") from error
+    def _of_servers(self, figure: Callable[[int], float]) -> list[float]:
+        found = []
+        for pid in self.options.pid:
+            try:
+                found.append(figure(pid))
+            except OSError as error:
+                raise LoadError(f"the server (process {pid}) is gone") from error
+        return found
 
 
 def _bucket_of(nanoseconds: int) -> int:
@@ -592,11 +679,17 @@ def _bucket_ms(bucket: int) -> float:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options, those of the C program and --ca."""
-    made = argparse.ArgumentParser(prog="python -m benchmarks.load_loop", description="Loads one server with pairs of users.")
-    made.add_argument("--port", type=int, required=True, help="the server's port on 127.0.0.1")
-    made.add_argument("--pid", type=int, required=True, help="the server's process, whose CPU and memory are read")
-    made.add_argument("--users", type=int, default=1000, help="an even number")
+    """The options: those of the C program, --ca, and what is for several nodes."""
+
+    def numbers(text: str) -> list[int]:
+        return [int(part) for part in text.split(",")]
+
+    summary = "Loads a server, or several nodes, with pairs of users."
+    made = argparse.ArgumentParser(prog="python -m benchmarks.load_loop", description=summary)
+    made.add_argument("--port", type=numbers, required=True, help="the server's port on 127.0.0.1; of each node, with commas between")
+    made.add_argument("--pid", type=numbers, required=True, help="the processes whose CPU and memory are read")
+    made.add_argument("--users", type=int, default=1000, help="an even number; with several nodes, a multiple of twice theirs")
+    made.add_argument("--locality", type=float, default=0.0, help="share of the messages whose receiver is on the sender's node")
     made.add_argument("--window", type=int, default=1, help="messages of each user in flight")
     made.add_argument("--payload", type=int, default=100, help="bytes of content in a message")
     made.add_argument("--seconds", type=float, default=1.0, help="how long is measured")

@@ -1,4 +1,4 @@
-"""Starts and stops what is measured: a node as an operator would start it, or the C relay; each in its own process, on its own core.
+"""Starts and stops what is measured: a node as an operator would start it, or the C relay; each in its own process, on a core for it.
 
 Strategy: a context manager owns each process, so whatever ends a run — its end, a fault, Ctrl-C — also ends the process. A server is
 ready when its log says that it listens; nothing sleeps and hopes. Children stand in a session of their own, so that a Ctrl-C in the
@@ -17,10 +17,11 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import twisted_im
 
@@ -45,10 +46,12 @@ class Cores:
     Attributes:
         server: the core of what is measured.
         load: the core of the load; the same one if the machine has no other.
+        servers: all cores but the load's, for what is more than one process.
     """
 
     server: int
     load: int
+    servers: tuple[int, ...]
 
     @property
     def apart(self) -> bool:
@@ -59,7 +62,7 @@ class Cores:
 def choose_cores() -> Cores:
     """The first core that this process may use for the load (interrupts like it too), the last for the server."""
     usable = sorted(os.sched_getaffinity(0))
-    return Cores(server=usable[-1], load=usable[0])
+    return Cores(server=usable[-1], load=usable[0], servers=tuple(reversed(usable[1:] or usable)))
 
 
 def cpu_seconds(pid: int) -> float:
@@ -102,12 +105,20 @@ class Server:
         process: its process.
         port: where it listens on 127.0.0.1.
         tail: the last lines of its log.
+        events: what it has logged as events, oldest first.
     """
 
     name: str
     process: subprocess.Popen[str]
     port: int = 0
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._ended = self._asked = False
+        self._told = threading.Condition()
+        self._reader = threading.Thread(target=self._read_log, name=f"log of {self.name}", daemon=True)
+        self._reader.start()
 
     @property
     def pid(self) -> int:
@@ -118,21 +129,82 @@ class Server:
         """The tail of the log as one text."""
         return "\n".join(self.tail) or "(it wrote nothing)"
 
+    def of(self, event: str) -> list[dict[str, Any]]:
+        """Its events of a kind."""
+        return [each for each in self.events if each["event"] == event]
 
-@contextmanager
-def running(name: str, command: Sequence[str], core: int, folder: Path) -> Iterator[Server]:
-    """Starts a server, waits until it listens, and stops it in the end.
+    def until(self, holds: Callable[[], object], what: str, seconds: float = READY_SECONDS) -> None:
+        """Waits until something holds that its log tells.
+
+        Args:
+            what: what it does then, for messages: "listen".
+
+        Raises:
+            ServerError: it ended, or did not do so in time; the text holds the tail of its log.
+        """
+        with self._told:
+            in_time = self._told.wait_for(lambda: holds() or self._ended, seconds)
+        if holds():
+            return
+        fault = f"did not {what} within {seconds:g} s"
+        if in_time:
+            fault = f"ended with status {self.process.wait(STOP_SECONDS)} before it did {what}"
+        raise ServerError(f"the {self.name} {fault}. The end of its log:\n{self.told()}")
+
+    def ask_to_stop(self) -> None:
+        """Has it end in good order, and does not wait for that. To ask twice is to be impatient, so it is asked once."""
+        if not self._asked and self.process.poll() is None:
+            self._asked = True
+            self.process.terminate()
+
+    def stop(self) -> None:
+        """Ends it: asked first, and told after a while. Its log has been read to the end then."""
+        self.ask_to_stop()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+        self._reader.join(STOP_SECONDS)
+
+    def _read_log(self) -> None:
+        """Reads until the log ends, so that the server never waits for a full pipe."""
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                event = _event_in(line)
+                with self._told:
+                    self.tail.append(line.rstrip("\n"))
+                    if event:
+                        self.events.append(event)
+                    self.port = self.port or _port_in(line, event)
+                    self._told.notify_all()
+        with self._told:
+            self._ended = True
+            self._told.notify_all()
+
+
+def pin(pid: int, core: int) -> None:
+    """Has a process that runs already stay on one core, with all its threads.
+
+    Raises:
+        OSError: it is gone.
+    """
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), {core})
+
+
+def start(name: str, command: Sequence[str], core: int | None, folder: Path, *, own_session: bool = True) -> Server:
+    """Starts a server, and does not wait for it.
 
     Args:
         name: for messages.
         command: what to run.
-        core: where to run it.
+        core: where to run it; None for wherever there is room.
         folder: its working directory.
-
-    Raises:
-        ServerError: it ended, or did not listen in time; the text holds the tail of its log.
+        own_session: puts it into a session of its own; a command that does so itself is left to it.
     """
-    with on_core(core):
+    with nullcontext() if core is None else on_core(core):
         process = subprocess.Popen(
             command,
             cwd=folder,
@@ -142,59 +214,42 @@ def running(name: str, command: Sequence[str], core: int, folder: Path) -> Itera
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            start_new_session=True,
+            start_new_session=own_session,
         )
-    server, ready = Server(name, process), threading.Event()
-    reader = threading.Thread(target=_read_log, args=(server, ready), name=f"log of {name}", daemon=True)
+    return Server(name, process)
+
+
+@contextmanager
+def running(name: str, command: Sequence[str], core: int, folder: Path) -> Iterator[Server]:
+    """Starts a server, waits until it listens, and stops it in the end; for the arguments see `start`.
+
+    Raises:
+        ServerError: it ended, or did not listen in time; the text holds the tail of its log.
+    """
+    server = start(name, command, core, folder)
     try:
-        reader.start()
-        in_time = ready.wait(READY_SECONDS)
-        if not server.port:
-            fault = f"did not listen within {READY_SECONDS:g} s"
-            if in_time:
-                fault = f"ended with status {process.wait(STOP_SECONDS)} before it listened"
-            raise ServerError(f"the {name} {fault}. The end of its log:\n{server.told()}")
+        server.until(lambda: server.port, "listen")
         yield server
     finally:
-        stop(process)
-        reader.join(STOP_SECONDS)
+        server.stop()
 
 
-def stop(process: subprocess.Popen[str]) -> None:
-    """Ends a process: asked first, and told after a while."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-
-
-def _read_log(server: Server, ready: threading.Event) -> None:
-    """Reads until the log ends, so that the server never waits for a full pipe."""
-    assert server.process.stdout is not None
-    with server.process.stdout as lines:
-        for line in lines:
-            server.tail.append(line.rstrip("\n"))
-            if not server.port and (port := _port_in(line)):
-                server.port = port
-                ready.set()
-    ready.set()
-
-
-def _port_in(line: str) -> int:
-    """The port that a line of a log names, if it says that the server listens; else 0."""
+def _event_in(line: str) -> dict[str, Any]:
+    """What a line of a log tells as an event; empty if it tells of none."""
     line = line.lstrip("\x1e")  # RFC 7464's mark, which twist puts before each object
+    if not line.startswith("{"):
+        return {}
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) and "event" in told else {}
+
+
+def _port_in(line: str, event: dict[str, Any]) -> int:
+    """The port that a line of a log names, if it says that the server listens; else 0."""
     found = _RELAY_LISTENS.match(line)
-    address = found.group(1) if found else ""
-    if line.startswith("{"):
-        try:
-            event = json.loads(line)
-        except ValueError:
-            return 0
-        if event.get("event") == "listening":
-            address = str(event.get("address", ""))
+    address = found.group(1) if found else str(event.get("address", "")) if event.get("event") == "listening" else ""
     port = address.rpartition(":")[2]
     return int(port) if port.isdigit() else 0
 

@@ -41,6 +41,17 @@ def duration(text: str) -> float:
     return seconds
 
 
+def share(text: str) -> float:
+    """Reads a share of the whole."""
+    try:
+        part = float(text)
+    except ValueError:
+        part = -1.0
+    if not 0 <= part <= 1:
+        raise argparse.ArgumentTypeError(f"takes a share from 0 to 1, not {text!r}")
+    return part
+
+
 def folder(text: str) -> Path:
     """Reads the path of a folder that is there."""
     if not Path(text).is_dir():

@@ -34,6 +34,8 @@ class ClusteredContract(RouterContract):
     """What is promised between nodes, beside the contract."""
 
     nodes = 3
+    #: Links between two nodes.
+    hops = 1
 
     def ready(self) -> Deferred[None]:
         return Deferred.fromCoroutine(until(lambda: all(len(up.hears) == self.nodes - 1 for up in self.ups)))
@@ -56,6 +58,9 @@ class ClusteredContract(RouterContract):
         copies = sum(up.counters.copies_taken for up in self.ups)
         wasted = sum(up.counters.copies_wasted for up in self.ups)
         assert (copies, wasted) == self.costs()
+        assert sum(up.counters.hops for up in self.ups) == (copies - wasted) * self.hops
+        own = [router.own for router in self.routers if getattr(router, "own", None) is not None]
+        assert sum(each.counters.link_bytes for each in (*self.ups, *own)) > copies * (len(push(1)) + len(ALICE))
 
     def costs(self) -> tuple[int, int]:
         """Copies that reach nodes, and those of them that are for nobody there, in the test above."""
@@ -81,6 +86,8 @@ class ClusteredContract(RouterContract):
 
 class StarContract(ClusteredContract):
     """What is promised where route servers stand between the nodes."""
+
+    hops = 2
 
     async def test_a_node_that_came_after_the_last_look(self) -> None:
         """If this fails, a node that has just come misses what others send before they have looked at the leases again."""

@@ -25,10 +25,12 @@ class Incoming:
 
     Args:
         up: the node.
+        hops: links that another node's push crosses to come here.
     """
 
-    def __init__(self, up: Any) -> None:
+    def __init__(self, up: Any, hops: int) -> None:
         self._up = up
+        self._hops = hops
         self._counters = up.counters
         self._reorder: Reorder[Envelope] = Reorder()
         self._here: dict[bytes, int] = {}
@@ -61,6 +63,7 @@ class Incoming:
         wanted = [envelope for envelope in envelopes if any(user in here for user in envelope[1])]
         self._counters.copies_taken += len(envelopes)
         self._counters.copies_wasted += len(envelopes) - len(wanted)
+        self._counters.hops += self._hops * len(wanted)
         if wanted:
             self._deliver(wanted)
 

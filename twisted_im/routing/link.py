@@ -194,6 +194,10 @@ class _LinkPump(Pump):
         self.owner.ends(error)  # type: ignore[attr-defined]  # it is a Link
         super().disconnect(error, last=last, after_you=after_you)
 
+    def write(self, data: bytes) -> None:
+        self.counters.link_bytes += len(data)
+        super().write(data)
+
     def refuse(self, frame: Frame, error: ImError) -> None:
         """Between nodes there are no mistakes to be mended by a person: each ends the link."""
         self.disconnect(error if isinstance(error.code, Disconnect) else RemoteProtocolError(Disconnect.MALFORMED, error.reason))

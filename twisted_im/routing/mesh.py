@@ -68,7 +68,7 @@ class MeshRouter:
     @inlineCallbacks
     def start(self, up: Any) -> Any:
         self._up = up
-        self._incoming = Incoming(up)
+        self._incoming = Incoming(up, hops=1)
         ends = self._ends
         if ends.port is None:
             raise ValueError("every node of a mesh takes links, and this one has no port for them")

@@ -93,7 +93,7 @@ class StarRouter:
     @inlineCallbacks
     def start(self, up: Any) -> Any:
         self._up = up
-        self._incoming = Incoming(up)
+        self._incoming = Incoming(up, hops=2)
         self._links = Links(Peer(Role.PEER, up.name, up.boot), self, up.turn, secret=self._ends.secret, **self._options)
         if not self._named and self._ends.port is not None:
             turn = Turn(up.turn.reactor, clock=up.turn.now, wall=up.turn.wall)

@@ -131,9 +131,11 @@ class Doubts:
 
     def heard(self, peer: str) -> None:
         """A peer is heard from now on. What it committed until now and did not push is read once more."""
-        self._heard[peer] = None
         if peer in self.open:
             self._poll_soon()
+        elif peer not in self._heard:
+            log.info("{peer} is heard", event="certain", peer=peer)
+        self._heard[peer] = None
 
     def _begin(self, peer: str, since: float) -> None:
         if self._stopped:
