@@ -144,7 +144,7 @@ class TestTalk(Linked):
         assert link.up
 
     async def test_nothing_comes_by_a_link_that_is_down(self) -> None:
-        """If this fails, sessions that a node says of itself in its last breath stay in the table for ever: what is for them is sent there."""
+        """If this fails, sessions that a node tells of in its last breath stay in the table: what is for them is sent there."""
         one = self.side("im-1")
         raw = await self.raw(await self.listening(one))
         await raw.linked("im-9")
