@@ -7,6 +7,7 @@ of which nothing but that program is used. It is a process of its own, to be kil
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -129,6 +130,11 @@ class Redis:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def asked(self, command: str) -> int:
+        """How often it was asked for that, as it counts it itself."""
+        said: bytes = self.ask("INFO", "commandstats")
+        return sum(int(count) for count in re.findall(rb"cmdstat_%s\S*?:calls=(\d+)" % command.encode(), said))
 
     @property
     def url(self) -> str:

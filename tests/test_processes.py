@@ -15,12 +15,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
-from twisted.internet.task import LoopingCall
+from twisted.internet.error import ProcessTerminated
+from twisted.internet.task import Clock, LoopingCall
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
@@ -29,6 +31,7 @@ from tests.twistd import DEADLINE, ENVIRONMENT, HELLO, TWIST, TWISTD, Talk, star
 from twisted_im.client.values import Life, Standing
 from twisted_im.faults.recorder import Recorder
 from twisted_im.oracle import Accepted, Event, Healed, Oracle, Quiet, Refused
+from twisted_im.processes import Processes
 from twisted_im.sim.devices import MemoryJournal
 from twisted_im.wire.codec import CODECS
 from twisted_im.wire.schema import Command, Kind
@@ -262,3 +265,29 @@ class Rolling(TestCase):
             nodes[number] = await start(number)
 
         await self.roll(addresses, restart)
+
+
+def test_one_that_ends_again_and_again_for_days() -> None:
+    """If this fails, a node that could not run for a night, since the disk was full, stays away until a person comes, though there is room."""
+
+    class Hours(Clock):
+        """A reactor whose processes listen, and end at once."""
+
+        begun = 0
+
+        def spawnProcess(self, child: Any, *_: Any, **__: Any) -> None:  # noqa: N802  # the interface's name
+            self.begun += 1
+            child.transport = SimpleNamespace(pid=1)
+            child.childDataReceived(1, b'{"level": "info", "from": "test", "text": "here", "time": "", "event": "listening"}\n')
+            self.callLater(1.0, child.processEnded, Failure(ProcessTerminated(1)))
+
+        def callWhenRunning(self, call: Callable[[], object]) -> None:  # noqa: N802  # the interface's name
+            call()
+
+    hours = Hours()
+    processes = Processes(["im-1"], lambda *_: [], ["tcp:0"], reactor=hours, environment={})
+    processes.startService()
+    hours.pump([1.0] * 40_000)
+    assert hours.begun > 1200
+    (waiting,) = hours.getDelayedCalls()
+    assert waiting.getTime() - hours.seconds() <= 30.0

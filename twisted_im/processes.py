@@ -195,7 +195,7 @@ class Processes(Service):
         else:
             lived = self._reactor.seconds() - child.began
             again = self._again[child.name] = 0 if lived >= STEADY else self._again[child.name] + 1
-            pause = min(2.0 ** (again - 2), LONGEST_PAUSE) if again > 1 else 0.0
+            pause = min(2.0 ** min(again - 2, 10), LONGEST_PAUSE) if again > 1 else 0.0  # a power without a bound overflows one day
             log.warn(
                 "{node} has ended: {why}; it is started again in {pause:g} s",
                 event="process ended", node=child.name, why=why, pause=pause,

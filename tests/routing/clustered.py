@@ -96,6 +96,16 @@ class StarContract(ClusteredContract):
         await self.route((push(1), (BOB,), None), node=0)
         assert bob.got == [push(1)]
 
+    async def test_somebody_goes_while_the_ways_are_full(self) -> None:
+        """If this fails, the end of a session is an error in the log while a route server stands still, and the others never learn of it:
+        they send what is for that user to a node that has not got them."""
+        alice = await self.comes(ALICE, node=0)
+        full = list(self.routers[0]._servers)
+        for link in full:
+            link._pump.connection.credit = 0
+        self.goes(alice)
+        assert all(link.up != self.routers[0].attaches for link in full), "whoever could not be told is cut off"
+
     async def test_one_way_of_several_is_lost(self) -> None:
         """If this fails, what another node still sends by a route server that has lost this one is shown by nobody until they log in again,
         since a second route server reaches both; or the store is read for ever after."""

@@ -182,10 +182,14 @@ class Cluster:
         world: where they are.
     """
 
-    def __init__(self, seed: int, *names: str) -> None:
+    def __init__(self, seed: int, *names: str, **more: Any) -> None:
         self.world = World(seed)
         for at, name in enumerate(names):
-            self.world.process(name, lambda process, name=name, to=names[:at]: Program(process, name, to))  # type: ignore[misc]  # bound
+
+            def program(process: Process, name: str = name, to: Sequence[str] = names[:at]) -> Program:
+                return Program(process, name, to, **more)
+
+            self.world.process(name, program)
         self.world.run_until(lambda: all(len(list(self[name].links)) == len(names) - 1 for name in names), limit=10)
 
     def __getitem__(self, name: str) -> Side:

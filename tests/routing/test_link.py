@@ -6,6 +6,7 @@ that passes in silence passes in the simulator: partitions, stopped and killed p
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,30 @@ class TestTalk(Linked):
                 await until(lambda number=number: len(one.of("forwarded")) == number + 1, "those so far")
         await until(lambda: len(one.of("forwarded")) == 3000, "all")
         assert link.up
+
+    async def test_much_at_once(self) -> None:
+        """If this fails, a commit of many messages cuts the links to nodes that are well, which then read the store for all of them."""
+        one, two = await self._pair()
+        link, many = two.to("im-1"), 8000
+        for number in range(many):
+            link.forward([(signal(number, 1000), (b"\0bob",), None)])
+        await until(lambda: not link.up or sum(len(envelopes) for _, envelopes in one.of("forwarded")) == many, "all of it")
+        assert link.up
+
+    async def test_nothing_comes_by_a_link_that_is_down(self) -> None:
+        """If this fails, sessions that a node tells of in its last breath stay in the table: what is for them is sent there."""
+        one = self.side("im-1")
+        raw = await self.raw(await self.listening(one))
+        await raw.linked("im-9")
+        link = one.to("im-9")
+        link.attach([session(1)], whole=True)
+        link.detach([session(1)])
+        link._pump.connection.credit = 0
+        asked = await raw.first(lambda got: got.is_(Kind.REQUEST, Command.ATTACH), "the question")
+        answer = frame(Kind.RESPONSE, Command.ATTACH, b"", asked.request_id)
+        raw.write(answer + frame(Kind.REQUEST, Command.ATTACH, CODECS[Kind.REQUEST, Command.ATTACH].write(whole=1, sessions=[]), 99))
+        await raw.ended()
+        assert one.told == [("up", "im-9"), ("down", "im-9")]
 
     async def test_rubbish_ends_a_link_and_is_said_once(self) -> None:
         """If this fails, a node that has gone mad, or somebody who only pretends to be one, brings another down or goes unnoticed."""
@@ -281,7 +306,8 @@ def test_a_node_that_was_stopped_does_not_claim_to_have_heard(seed: int) -> None
 @pytest.mark.parametrize("what", ["window", "bytes"])
 def test_a_full_link_is_cut_and_others_do_not_wait(seed: int, what: str) -> None:
     """If this fails, one stopped node stalls its peers or makes them grow; or messages are left out without anybody knowing."""
-    cluster = Cluster(seed, "a", "b", "c")
+    limits = replace(link_limits(), write_budget=2**20)
+    cluster = Cluster(seed, "a", "b", "c", limits=limits)
     world, a = cluster.world, cluster["a"]
     to_b, to_c = a.to("b"), a.to("c")
     world.processes["b"].freeze()
@@ -294,7 +320,7 @@ def test_a_full_link_is_cut_and_others_do_not_wait(seed: int, what: str) -> None
             break
     assert not to_b.up
     assert number > 15, "it takes some"
-    assert sum(map(len, to_b._pump.out)) <= link_limits().write_budget + 1024
+    assert sum(map(len, to_b._pump.out)) <= limits.write_budget + 1024
     assert to_c.up
     world.run_until(lambda: len(cluster["c"].of("forwarded")) == number + 1, limit=5)
     assert a.of("down") == [("b",)]

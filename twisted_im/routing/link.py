@@ -59,8 +59,9 @@ REQUEST, RESPONSE, NOTIFY = Kind.REQUEST, Kind.RESPONSE, Kind.NOTIFY
 LINK_BEAT = 1
 #: Notifies unacknowledged: each is all that one turn has for the other side, so this is some seconds' worth.
 LINK_WINDOW = 1024
-#: Bytes that wait for a reader: a frozen process costs its peers so much each.
-LINK_BUDGET = 2**20
+#: Bytes that wait for a reader: a frozen process costs its peers so much each, and a healthy one may be given so much in one turn, as when
+#: a store that was slow has kept thousands of messages in one commit.
+LINK_BUDGET = 2**24
 #: Seconds by which two clocks may differ: client ids and signals carry times, and operators compare logs.
 CLOCKS_APART = 30.0
 #: Seconds for the other side to acknowledge what it was told. No login waits for longer.
@@ -339,6 +340,8 @@ class Link:
         self._links.has_gone(self)
 
     def strange_frame(self, pump: Pump, frame: Frame) -> None:
+        if self._told:
+            return
         raise RemoteProtocolError(Disconnect.UNEXPECTED, f"command 0x{frame[0] & 0xFFFF:04x} may not come on a link now")
 
     def ends(self, error: ImError) -> None:
@@ -370,6 +373,7 @@ class Link:
         self._told = True
         was_up, self.up = self.up, False
         self._rows.clear()
+        self._pump.commands = {}  # what came in the same read as the end, or was held back, is not heard
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -34,12 +34,12 @@ class _Node:
     """A node, as a route server sees it.
 
     Attributes:
-        sends_to: boots of the nodes that it has acknowledged.
+        sends_to: links of the nodes that it has acknowledged. (Not nodes: whoever was gone for a moment has to be acknowledged again.)
         attaches: it has told its sessions, and gets only what is for them.
     """
 
     def __init__(self) -> None:
-        self.sends_to: dict[bytes, None] = {}
+        self.sends_to: dict[Link, None] = {}
         self.attaches = False
 
 
@@ -127,13 +127,13 @@ class RouteServer(Service):
         self._changed = False
         for link in list(self._nodes):
             others = [(other, node) for other, node in self._nodes.items() if other is not link]
-            rows = [Reached(other.peer.name, other.peer.boot, link.peer.boot in node.sends_to) for other, node in others]
-            link.nodes(rows).addCallback(self._noted, link, {other.peer.boot: None for other, _ in others})
+            rows = [Reached(other.peer.name, other.peer.boot, link in node.sends_to) for other, node in others]
+            link.nodes(rows).addCallback(self._noted, link, {other: None for other, _ in others})
 
-    def _noted(self, done: bool, link: Link, boots: dict[bytes, None]) -> None:
+    def _noted(self, done: bool, link: Link, others: dict[Link, None]) -> None:
         node = self._nodes.get(link)
-        if done and node is not None and node.sends_to != boots:
-            node.sends_to = boots
+        if done and node is not None and node.sends_to != others:
+            node.sends_to = others
             self._change()
 
     def nodes(self, link: Link, rows: Sequence[Reached]) -> None:

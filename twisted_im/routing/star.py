@@ -208,12 +208,12 @@ class StarRouter:
         self._incoming.attach(session.user)
         if not self.attaches or not self._servers:
             return None
-        return DeferredList([link.attach([attachment(session)]) for link in self._servers], consumeErrors=True)
+        return DeferredList([link.attach([attachment(session)]) for link in list(self._servers)], consumeErrors=True)
 
     def detach(self, session: Any) -> None:
         self._incoming.detach(session.user)
         if self.attaches:
-            for link in self._servers:
+            for link in list(self._servers):  # one that has no room for it is cut, and leaves them
                 link.detach([attachment(session)])
 
     def route(self, envelopes: Sequence[Envelope]) -> int:

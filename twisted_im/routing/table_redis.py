@@ -355,9 +355,6 @@ class _Shard:
         self.standing = Standing.FILLING  # from here on, others can be looked for
         self._refreshed = self._now()
         self._peers.clear()
-        if self._said:
-            log.info("the route table's server {server} answers", event="table back", server=server.name)
-            self._said = ""
         asked = self._now()
         if (yield self._ask_refresh(())) > 0:
             self._is_right(asked)
@@ -439,7 +436,7 @@ class _Shard:
 
     def _say(self, why: str) -> None:
         """Logs that it is away; once, until there is something else to say."""
-        why = why.rstrip(".")
+        why = why.partition(" script: ")[0].rstrip(".")
         if why != self._said:
             self._said = why
             text = "the route table's server {server} is away: {why}. Until it is back, frames go to all nodes, and the store is read"
@@ -501,6 +498,9 @@ class _Shard:
         if self.standing is not Standing.SURE:
             self.standing = Standing.SURE
             self._open = True
+            if self._said:
+                log.info("the route table's server {server} is back", event="table back", server=self._server.name)
+                self._said = ""
             if self._doubted:
                 self._doubted = False
                 self._up.heard(self._called)
