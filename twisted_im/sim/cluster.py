@@ -17,6 +17,9 @@ from twisted_im.routing.broadcast import BroadcastRouter
 from twisted_im.routing.mesh import MeshRouter
 from twisted_im.routing.route_server import RouteServer
 from twisted_im.routing.star import StarRouter
+from twisted_im.routing.table_redis import RedisServer, RedisTable
+from twisted_im.sim.redis import PORT as REDIS_PORT
+from twisted_im.sim.redis import SimRedis
 from twisted_im.sim.world import Process, World
 
 #: Where links are taken.
@@ -48,9 +51,22 @@ def _route_server(process: Process) -> RouteServer:
     return RouteServer(_Ends(process), name=process.name, boot=process.random.randbytes(16), turn=turn, **_options(process))
 
 
-def mesh(process: Process) -> MeshRouter:
-    """The router of one run of a node, for `World.server`."""
-    return MeshRouter(_Ends(process), **_options(process))
+def mesh(redises: Sequence[str] = ()) -> Callable[[Process], MeshRouter]:
+    """What makes the routers of nodes, for `World.server`.
+
+    Args:
+        redises: names of processes that have the route table; without any each node has one itself.
+    """
+
+    def make(process: Process) -> MeshRouter:
+        reactor, links = corked(process.reactor), process.world.links
+        servers = [
+            RedisServer(name, TCP4ClientEndpoint(reactor, links.address_of(name), REDIS_PORT, timeout=3)) for name in redises
+        ]
+        table = RedisTable(servers, random=process.random.randbytes) if servers else None
+        return MeshRouter(_Ends(process), table=table, **_options(process))
+
+    return make
 
 
 def star(route_servers: Sequence[str] = (), *, broadcast: bool = False) -> Callable[[Process], StarRouter]:
@@ -72,3 +88,8 @@ def star(route_servers: Sequence[str] = (), *, broadcast: bool = False) -> Calla
 def route_server(world: World, name: str, *, again: float | None = None) -> Process:
     """A process that is a route server."""
     return world.process(name, _route_server, again=again)
+
+
+def redis(world: World, name: str, *, again: float | None = None) -> Process:
+    """A process that is a Redis; it comes back empty."""
+    return world.process(name, SimRedis, again=again)

@@ -27,8 +27,9 @@ from twisted_im.core.connection import Limits, State
 from twisted_im.faults.recorder import device_id
 from twisted_im.oracle import Accepted, Event, Healed, Member, Oracle, Quiet, Sent
 from twisted_im.oracle import Fault as Broken
+from twisted_im.routing.table_redis_scripts import user_key as entries_key
 from twisted_im.server.names import user_key
-from twisted_im.sim.cluster import mesh, route_server, star
+from twisted_im.sim.cluster import mesh, redis, route_server, star
 from twisted_im.sim.devices import Device, MemoryJournal, noted
 from twisted_im.sim.disk import SimDisk
 from twisted_im.sim.nemesis import begin
@@ -57,7 +58,7 @@ INVARIANTS = {
     "F0": "the store's file is whole",
     "O1": "the messages of a device stand in the order in which it has sent them",
     "K0": "in the end each node of a cluster hears every other",
-    "K1": "in the end each node of a mesh knows exactly the sessions that live elsewhere",
+    "K1": "in the end each node of a mesh, or its Redis, knows exactly the sessions that live elsewhere",
     "S0": "in the end a server serves, every device is online, and whatever is asked to end ends",
     "S1": "a server's sessions are the devices that are online",
     "S2": "a connection on which nothing comes ends after the time of its heartbeat and of a ping",
@@ -184,6 +185,8 @@ class _Run:
         machine = "rack" if scenario.store == "sqlite" else ""  # a file is for the processes of one machine
         for name in scenario.route_servers:
             self.hosts[name] = route_server(world, name, again=SUPERVISED)
+        for name in scenario.redises:
+            self.hosts[name] = redis(world, name, again=SUPERVISED)
         for name in scenario.servers:
             self.servers[name] = self.hosts[name] = world.server(
                 name,
@@ -215,8 +218,8 @@ class _Run:
     def _router(self) -> Callable[[Process], Any] | None:
         """What makes the nodes' routers."""
         scenario = self.scenario
-        if scenario.topology == "mesh":
-            return mesh
+        if scenario.topology in ("mesh", "mesh-redis"):
+            return mesh(scenario.redises)
         return star(scenario.route_servers, broadcast=scenario.topology == "broadcast") if scenario.topology in CLUSTERS else None
 
     def _device(self, name: str, journal: MemoryJournal) -> Callable[[Process], Device]:
@@ -312,7 +315,26 @@ class _Run:
         # nor a device that its server has lost its power
         nodes = len(self.servers) if self.scenario.topology in CLUSTERS else 1
         here = sum(len(process.service.node.sessions) for process in serving)
-        return len(serving) == nodes and here == len(self.devices) and not any(process.service.node.doubts.open for process in serving)
+        whole = len(serving) == nodes and here == len(self.devices)
+        return whole and not any(process.service.node.doubts.open for process in serving) and not self.misplaced(serving)
+
+    def misplaced(self, serving: list[Process]) -> str:
+        """What is wrong with the table in Redis: the first such place; empty if nothing is, or there is none."""
+        redises = self.scenario.redises
+        wanted: dict[tuple[str, bytes], dict[bytes, bytes]] = {}
+        for node in [process.service.node for process in serving]:
+            for session in node.sessions:
+                place = redises[crc32(session.user) % len(redises)] if redises else ""
+                entries = wanted.setdefault((place, entries_key(session.user)), {})
+                entries[node.boot + session.device + node.name.encode()] = b"%d" % session.number
+        found: dict[tuple[str, bytes], dict[bytes, bytes]] = {}
+        for name in redises:
+            service = self.hosts[name].service
+            for key, entries in service.keys.contents().items() if service is not None else ():
+                if key.startswith(entries_key(b"")):
+                    found[name, key] = entries
+        wrong = [place for place in (*wanted, *found) if wanted.get(place) != found.get(place)] if redises else []
+        return f"{wrong[0][1]!r} in {wrong[0][0]}" if wrong else ""
 
     def _stop(self) -> None:
         """Everything ends in good order, and leaves nothing behind."""
@@ -505,6 +527,9 @@ class _Watch:
         for process in serving:
             for peer in process.service.node.doubts.open:
                 self._say(f"K0: {process.name} does not hear {peer} in the end")
+        misplaced = self._run.misplaced(serving)
+        if misplaced:
+            self._say(f"K1: the table has not what there is in the end: {misplaced}")
         if self._run.scenario.topology == "mesh":
             for process in serving:
                 elsewhere = sum(len(other.service.node.sessions) for other in serving if other is not process)
