@@ -188,6 +188,11 @@ def _deny(run: Victim, fault: Fault) -> Mend:
     return mend
 
 
+def _lag(run: Victim, fault: Fault) -> Mend:
+    one, _, other = fault.target.partition("+")
+    return run.world.clog(one, other, 10.0 ** (1 + 2 * fault.amount))
+
+
 def _trouble(trouble: str) -> Callable[[Victim, Fault], Mend]:
     def begin(run: Victim, fault: Fault) -> Mend:
         run.disk.trouble = trouble
@@ -238,6 +243,7 @@ _KINDS: dict[str, Callable[[Any, Fault], Mend]] = {
     "clock": _clock,
     "split": _split,
     "leak": _split,
+    "lag": _lag,
     "flush": _flush,
     "failover": _fail_over,
     "late": _late,

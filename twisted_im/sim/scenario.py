@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from twisted_im.routing.link import LINK_WINDOW
 from twisted_im.sim.links import RECEIVE_BUFFER, SEND_BUFFER
 
 #: How the servers stand to each other.
@@ -32,7 +33,7 @@ FAULTS: dict[str, tuple[str, float, float]] = {
     "app": ("a device's process is killed, and started again", 0.2, 8.0),
     "doze": ("a device's process is stopped for a while", 1.0, 20.0),
     "away": ("a device goes offline in good order, and comes back", 0.2, 10.0),
-    "twin": ("another process logs in as the same device", 0.5, 5.0),
+    "twin": ("another process logs in as the same device", 0.5, 10.0),
     "cut": ("the connections of a device are broken", 0.0, 0.0),
     "part": ("nothing gets through between a device and the servers", 0.5, 15.0),
     "deaf": ("nothing gets from the servers to a device", 0.5, 15.0),
@@ -47,6 +48,7 @@ FAULTS: dict[str, tuple[str, float, float]] = {
     "clock": ("the wall clock of a server's machine jumps by up to an hour", 1.0, 20.0),
     "split": ("nothing gets through between two servers of a cluster", 0.5, 20.0),
     "leak": ("nothing gets from one server of a cluster to another, but all that it sends back", 0.5, 20.0),
+    "lag": ("the network between two servers of a cluster is slow", 2.0, 15.0),
     "flush": ("a Redis is emptied", 0.0, 0.0),
     "failover": ("a replica takes the place of a Redis, and has not got its last moments", 0.0, 0.0),
     "late": ("a Redis takes its time for each answer, up to two seconds", 0.5, 15.0),
@@ -54,7 +56,7 @@ FAULTS: dict[str, tuple[str, float, float]] = {
 }
 #: Kinds that are done to a server's process or its machine, to two of them, and to a Redis, which is a server too.
 _TO_A_SERVER = ("kill", "power", "freeze", "stop", "refuse", "clock")
-_TO_TWO = ("split", "leak")
+_TO_TWO = ("split", "leak", "lag")
 _TO_A_REDIS = ("flush", "failover", "late", "deny")
 
 
@@ -106,6 +108,7 @@ class Scenario:
         latencies: (lowest, highest) of the network's links, in seconds.
         buffers: see `Links`; small ones are full at once when somebody does not read.
         taking: seconds that an application takes for a message, on average; 0 if it shows it at once.
+        link_window: see `Limits`: what is in flight between two servers before one cuts their link.
     """
 
     seed: int
@@ -121,6 +124,7 @@ class Scenario:
     latencies: tuple[float, float]
     buffers: tuple[int, int]
     taking: float
+    link_window: int
     sendings: tuple[Sending, ...]
     faults: tuple[Fault, ...]
 
@@ -180,6 +184,7 @@ def draw(seed: int, *, seconds: float | None = None) -> Scenario:
         latencies=(low, low * chance.choice((1.0, 10.0))),
         buffers=chance.choice((usual, usual, (2 * 1024, 4 * 1024))),
         taking=chance.choice((0.0, 0.0, 0.03, 0.06)),
+        link_window=chance.choice((LINK_WINDOW, LINK_WINDOW, 16)),
         sendings=tuple(_sendings(chance, users, devices, groups, seconds)),
         faults=(),
     )
