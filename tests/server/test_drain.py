@@ -84,7 +84,7 @@ class Cluster:
         devices: all that are there.
     """
 
-    def __init__(self, seed: int | str, *, store: str = "model", users: int = 3, router: Any = mesh, **options: Any) -> None:
+    def __init__(self, seed: int | str, *, store: str = "model", users: int = 3, router: Any = mesh(), **options: Any) -> None:
         self.world = World(seed)
         self.disk = SimDisk(self.world, self.world.chance("disk"))
         self.events: list[Event] = []
@@ -164,7 +164,7 @@ def rolling(seed: int | str, **options: Any) -> Counter[str]:
         cluster.close()
 
 
-ROUTERS = {"mesh": mesh, "star": star(), "broadcast": star(broadcast=True)}
+ROUTERS = {"mesh": mesh(), "star": star(), "broadcast": star(broadcast=True)}
 
 
 @pytest.mark.parametrize("router", [*ROUTERS])

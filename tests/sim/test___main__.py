@@ -19,7 +19,7 @@ import pytest
 from tests.running import PATIENCE
 from twisted_im.oracle import LAWS
 from twisted_im.sim.run import INVARIANTS
-from twisted_im.sim.scenario import FAULTS, draw
+from twisted_im.sim.scenario import FAULTS, TOPOLOGIES, draw
 
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = [sys.executable, "-m", "twisted_im.sim"]
@@ -192,7 +192,7 @@ def test_nothing_to_run() -> None:
 def test_the_page_has_every_fault_and_every_law() -> None:
     """If this fails, a reader of docs/simulator.md meets a word in a trace, or letters before a violation, that it does not explain."""
     page = (ROOT / "docs" / "simulator.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", page, re.MULTILINE))
-    assert {kind: what for kind, (what, _, _) in FAULTS.items()} == rows
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| (.+?) \|", page, re.MULTILINE))
+    assert {**TOPOLOGIES, **{kind: what for kind, (what, _, _) in FAULTS.items()}} == rows
     laws = set(re.findall(r"^\| \*\*([A-Z]\d)\*\* \|", page, re.MULTILINE))
     assert laws == {*LAWS, *INVARIANTS, "D1"}

@@ -100,3 +100,22 @@ def test_order_holds_when_a_receiver_cannot_be_looked_up() -> None:
         disk.trouble = ""
         world.run_until(lambda shown=shown: len(shown) == 4)
         assert shown == ["0", "1", "2", "3"]
+
+
+def test_a_client_that_is_stopped_while_it_connects_tries_no_other_server() -> None:
+    """If this fails, a client that is stopped while its server says nothing goes on to the next one, and ends long after. (Seed 30413.)"""
+    for seed in range(10):
+        world = World(seed)
+        world.server("first")
+        world.server("second")
+        alice = world.client("alice", at="first,second")
+        mends = [world.partition("alice", name) for name in ("first", "second")]
+        world.run_for(0.1 + 0.3 * seed)
+        world.stop("alice")
+        world.run_until(lambda world=world: not world.processes["alice"].alive, limit=0.5)
+        for mend in mends:
+            mend()
+        world.run_for(10.0)
+        assert not online(alice)
+        assert not world.leaks
+        world.close()

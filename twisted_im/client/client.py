@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from twisted.application.internet import ClientService
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -286,7 +287,7 @@ class Client(Service):
         self._become(Standing(Life.CONNECTING))
 
     def _connect_failed(self, failure: Failure) -> None:
-        if not failure.check(CancelledError):
+        if not failure.check(CancelledError, ConnectingCancelledError):
             self._why = explain(failure), None
             self._has_not_moved()
 

@@ -130,7 +130,7 @@ class Destination:
 
     def _lost(self, failure: Failure, factory: Any, left: int) -> Deferred[IProtocol]:
         self.go_on()
-        if left and not failure.check(CancelledError):
+        if left and not failure.check(CancelledError, net.ConnectingCancelledError):
             return self._try(factory, left)
         self._failed(failure)
         return fail(failure)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from twisted.application.internet import ClientService
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.logger import Logger, LogPublisher
 from twisted.python.failure import Failure
@@ -87,7 +88,7 @@ class Linker:
         return attempt.addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> Failure:
-        if not failure.check(CancelledError):
+        if not failure.check(CancelledError, ConnectingCancelledError):
             self._links.say(self.where, f"no link to {self.whom}: {words(failure)}")
         return failure
 

@@ -48,6 +48,9 @@ SHOWN, WIDTH = 3, 200
 #: Seconds between two lines on how far it is, where there is no terminal.
 QUIET = 10.0
 
+#: What it takes beyond the server's own: for the oracle, and for a route table in Redis.
+PACKAGES = "msgspec", "txredisapi", "hiredis"
+
 KINDS_OF_STORE = ("model", "sqlite")
 
 
@@ -107,8 +110,9 @@ def main(words: Sequence[str] | None = None) -> int:
         asked.error(f"{spelled} needs --seed N" if arguments.seed is None else f"{spelled} does not go with --seed")
     if arguments.svg is None and (arguments.first is not None or arguments.last is not None):
         asked.error("--from and --to are about a drawing: --svg FILE")
-    if importlib.util.find_spec("msgspec") is None:
-        return _complain("the package msgspec is not installed: pip install 'twisted_im[faults]'")
+    missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
+    if missing:
+        return _complain(f"the package {missing[0]} is not installed: pip install 'twisted_im[faults]'")
     try:
         with _terminated():
             status = _many(arguments) if arguments.seed is None else _one(arguments, asked)

@@ -7,6 +7,7 @@ secret is known to all: who may link at all is tried elsewhere, on real sockets 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
@@ -14,9 +15,13 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted_im.cork import corked
 from twisted_im.pump import Turn
 from twisted_im.routing.broadcast import BroadcastRouter
+from twisted_im.routing.link import LINK_WINDOW, link_limits
 from twisted_im.routing.mesh import MeshRouter
 from twisted_im.routing.route_server import RouteServer
 from twisted_im.routing.star import StarRouter
+from twisted_im.routing.table_redis import RedisServer, RedisTable
+from twisted_im.sim.redis import PORT as REDIS_PORT
+from twisted_im.sim.redis import SimRedis
 from twisted_im.sim.world import Process, World
 
 #: Where links are taken.
@@ -39,36 +44,57 @@ class _Ends:
         return TCP4ClientEndpoint(self._reactor, host, int(port), timeout=3)
 
 
-def _options(process: Process) -> dict[str, Any]:
-    return {"random": process.random.randbytes, "chance": process.random.random}
+def _options(process: Process, window: int) -> dict[str, Any]:
+    limits = replace(link_limits(), window=window)
+    return {"random": process.random.randbytes, "chance": process.random.random, "limits": limits}
 
 
-def _route_server(process: Process) -> RouteServer:
-    turn = Turn(process.reactor, clock=process.clock, wall=process.wall)
-    return RouteServer(_Ends(process), name=process.name, boot=process.random.randbytes(16), turn=turn, **_options(process))
+def mesh(redises: Sequence[str] = (), *, window: int = LINK_WINDOW) -> Callable[[Process], MeshRouter]:
+    """What makes the routers of nodes, for `World.server`.
+
+    Args:
+        redises: names of processes that have the route table; without any each node has one itself.
+        window: of links; see `Limits`.
+    """
+
+    def make(process: Process) -> MeshRouter:
+        reactor, links = corked(process.reactor), process.world.links
+        servers = [
+            RedisServer(name, TCP4ClientEndpoint(reactor, links.address_of(name), REDIS_PORT, timeout=3)) for name in redises
+        ]
+        table = RedisTable(servers, random=process.random.randbytes) if servers else None
+        return MeshRouter(_Ends(process), table=table, **_options(process, window))
+
+    return make
 
 
-def mesh(process: Process) -> MeshRouter:
-    """The router of one run of a node, for `World.server`."""
-    return MeshRouter(_Ends(process), **_options(process))
-
-
-def star(route_servers: Sequence[str] = (), *, broadcast: bool = False) -> Callable[[Process], StarRouter]:
+def star(route_servers: Sequence[str] = (), *, broadcast: bool = False, window: int = LINK_WINDOW) -> Callable[[Process], StarRouter]:
     """What makes the routers of nodes.
 
     Args:
         route_servers: names of processes; without any each node runs one itself.
         broadcast: everything is copied to everybody.
+        window: of links; see `Limits`.
     """
     kind = BroadcastRouter if broadcast else StarRouter
 
     def make(process: Process) -> StarRouter:
         addresses = [f"tcp:{process.world.links.address_of(name)}:{LINK_PORT}" for name in route_servers]
-        return kind(_Ends(process, listens=not addresses), addresses, **_options(process))
+        return kind(_Ends(process, listens=not addresses), addresses, **_options(process, window))
 
     return make
 
 
-def route_server(world: World, name: str, *, again: float | None = None) -> Process:
+def route_server(world: World, name: str, *, again: float | None = None, window: int = LINK_WINDOW) -> Process:
     """A process that is a route server."""
-    return world.process(name, _route_server, again=again)
+
+    def make(process: Process) -> RouteServer:
+        turn = Turn(process.reactor, clock=process.clock, wall=process.wall)
+        return RouteServer(_Ends(process), name=process.name, boot=process.random.randbytes(16), turn=turn, **_options(process, window))
+
+    return world.process(name, make, again=again)
+
+
+def redis(world: World, name: str, *, again: float | None = None) -> Process:
+    """A process that is a Redis; it comes back empty."""
+    return world.process(name, SimRedis, again=again)

@@ -27,7 +27,7 @@ class Victim(Protocol):
 
     Attributes:
         servers: the nodes' processes.
-        hosts: these, and the route servers'.
+        hosts: these, the route servers', and those of each Redis.
         devices: "user/device" → its process.
     """
 
@@ -150,6 +150,49 @@ def _split(run: Victim, fault: Fault) -> Mend:
     return run.world.partition(one, other, one_way=fault.kind == "leak")
 
 
+def _flush(run: Victim, fault: Fault) -> Mend:
+    redis = run.hosts[fault.target]
+    if redis.alive:
+        redis.service.flush()
+    return _nothing
+
+
+def _fail_over(run: Victim, fault: Fault) -> Mend:
+    redis = run.hosts[fault.target]
+    if redis.alive:
+        redis.service.fail_over(2.0 * fault.amount)
+    return _nothing
+
+
+def _late(run: Victim, fault: Fault) -> Mend:
+    redis = run.hosts[fault.target].service
+    if redis is None:
+        return _nothing
+    redis.delay = 2.0 * fault.amount**2  # mostly of those that are waited for
+
+    def mend() -> None:
+        redis.delay = 0.0
+
+    return mend
+
+
+def _deny(run: Victim, fault: Fault) -> Mend:
+    redis = run.hosts[fault.target].service
+    if redis is None:
+        return _nothing
+    redis.refusal = b"LOADING Redis is loading the dataset in memory"
+
+    def mend() -> None:
+        redis.refusal = b""
+
+    return mend
+
+
+def _lag(run: Victim, fault: Fault) -> Mend:
+    one, _, other = fault.target.partition("+")
+    return run.world.clog(one, other, 10.0 ** (1 + 2 * fault.amount))
+
+
 def _trouble(trouble: str) -> Callable[[Victim, Fault], Mend]:
     def begin(run: Victim, fault: Fault) -> Mend:
         run.disk.trouble = trouble
@@ -200,6 +243,11 @@ _KINDS: dict[str, Callable[[Any, Fault], Mend]] = {
     "clock": _clock,
     "split": _split,
     "leak": _split,
+    "lag": _lag,
+    "flush": _flush,
+    "failover": _fail_over,
+    "late": _late,
+    "deny": _deny,
 }
 
 

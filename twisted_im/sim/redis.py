@@ -3,7 +3,7 @@
 Strategy: `Keyspace` is the model: hashes, sets and strings with their times to live, and the table's scripts written in Python, so no Lua
 runs here. The same tests hold it to a real Redis. `SimRedis` is the program around it, which speaks the protocol (RESP 2) on the world's
 network. Killed, it comes back empty; stopped, it hangs, both as any process of a world. What only a Redis can do is done by whoever runs
-the world: `flush`, `fail_over` to a replica that has not got the last second, and a `delay` of each answer.
+the world: `flush`, `fail_over` to a replica that has not got the last second, a `delay` of each answer, and a `refusal` of everything.
 
     world.process("redis", SimRedis)
     RedisServer("redis:6379/0", HostnameEndpoint(process.reactor, "redis", 6379))
@@ -224,6 +224,7 @@ class SimRedis(Service):
         keys: what it holds.
         lines: its clients.
         delay: seconds that each answer takes.
+        refusal: the error that is the answer to everything; empty for none.
     """
 
     def __init__(self, process: Process) -> None:
@@ -232,6 +233,7 @@ class SimRedis(Service):
         self.keys = Keyspace(process.clock)
         self.lines: dict[_Line, None] = {}
         self.delay = 0.0
+        self.refusal = b""
 
     def startService(self) -> None:
         super().startService()
@@ -251,6 +253,8 @@ class SimRedis(Service):
     def take(self, line: _Line, command: list[bytes]) -> None:
         """A command has come: it is done now, and answered when it is time."""
         try:
+            if self.refusal:
+                raise Refused(self.refusal.decode())
             answer = encoded(self.keys.ask(*command))
         except Refused as error:
             answer = b"-%s\r\n" % str(error).encode()

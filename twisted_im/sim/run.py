@@ -25,13 +25,15 @@ from zope.interface import provider
 from twisted_im.client.values import Life
 from twisted_im.core.connection import Limits, State
 from twisted_im.faults.recorder import device_id
-from twisted_im.oracle import Accepted, Event, Healed, Member, Oracle, Quiet, Sent
+from twisted_im.oracle import Accepted, Anchored, Event, Healed, Member, Oracle, Quiet, Sent, Shown
 from twisted_im.oracle import Fault as Broken
+from twisted_im.routing.table_redis_scripts import user_key as entries_key
 from twisted_im.server.names import user_key
-from twisted_im.sim.cluster import mesh, route_server, star
+from twisted_im.sim.cluster import mesh, redis, route_server, star
 from twisted_im.sim.devices import Device, MemoryJournal, noted
 from twisted_im.sim.disk import SimDisk
 from twisted_im.sim.nemesis import begin
+from twisted_im.sim.prompt import Prompt
 from twisted_im.sim.scenario import CLUSTERS, Fault, Scenario
 from twisted_im.sim.trace import Step
 from twisted_im.sim.world import Process, World
@@ -44,6 +46,8 @@ LINGER = 3.0
 STOP = 60.0
 #: Seconds between two looks at what must always be so.
 LOOK = 1.0
+#: Seconds for which two nodes may have a session of one device: a look at the leases, one that fails, and the answer.
+DOUBLED = 6.0
 #: Seconds until a supervisor starts a server again, and a person a client.
 SUPERVISED, PERSON = 2.0, 1.5
 #: What may be logged as an error: a node that was taken for dead, and a device that was logged in elsewhere.
@@ -55,13 +59,15 @@ INVARIANTS = {
     "C0": "cursors, receipts and the heads of logs never go back",
     "E0": "no program logs an error that nobody has caused",
     "F0": "the store's file is whole",
+    "L1": "whoever is online shows what is accepted soon, while other things are broken",
     "O1": "the messages of a device stand in the order in which it has sent them",
     "K0": "in the end each node of a cluster hears every other",
-    "K1": "in the end each node of a mesh knows exactly the sessions that live elsewhere",
+    "K1": "in the end each node of a mesh, or its Redis, knows exactly the sessions that live elsewhere",
     "S0": "in the end a server serves, every device is online, and whatever is asked to end ends",
     "S1": "a server's sessions are the devices that are online",
     "S2": "a connection on which nothing comes ends after the time of its heartbeat and of a ping",
     "S3": "in the end one process serves as a node, and not two",
+    "S4": "a device has one session in all of a cluster, but for a moment",
     "T0": "a program that has ended leaves no timer behind",
     "X0": "the simulator itself comes to the end of a run",
 }
@@ -136,6 +142,7 @@ class _Run:
         self._groups: list[int] = []
         self._twins = 0
         self._healed = False
+        self.prompt = Prompt()
         self._watch = _Watch(self)
 
     # ---- from beginning to end
@@ -183,7 +190,9 @@ class _Run:
         make = self.disk.sqlite if scenario.store == "sqlite" else self.disk.model
         machine = "rack" if scenario.store == "sqlite" else ""  # a file is for the processes of one machine
         for name in scenario.route_servers:
-            self.hosts[name] = route_server(world, name, again=SUPERVISED)
+            self.hosts[name] = route_server(world, name, again=SUPERVISED, window=scenario.link_window)
+        for name in scenario.redises:
+            self.hosts[name] = redis(world, name, again=SUPERVISED)
         for name in scenario.servers:
             self.servers[name] = self.hosts[name] = world.server(
                 name,
@@ -215,9 +224,11 @@ class _Run:
     def _router(self) -> Callable[[Process], Any] | None:
         """What makes the nodes' routers."""
         scenario = self.scenario
-        if scenario.topology == "mesh":
-            return mesh
-        return star(scenario.route_servers, broadcast=scenario.topology == "broadcast") if scenario.topology in CLUSTERS else None
+        if scenario.topology in ("mesh", "mesh-redis"):
+            return mesh(scenario.redises, window=scenario.link_window)
+        if scenario.topology not in CLUSTERS:
+            return None
+        return star(scenario.route_servers, broadcast=scenario.topology == "broadcast", window=scenario.link_window)
 
     def _device(self, name: str, journal: MemoryJournal) -> Callable[[Process], Device]:
         scenario = self.scenario
@@ -262,6 +273,8 @@ class _Run:
         if self._healed:
             return
         self._faults[fault.kind] += 1
+        if not fault.target or fault.target in self.devices:
+            self.prompt.excuse(fault.target, self.world.now + fault.seconds)
         self.world.note("fault", fault.target, text=str(fault))
         self.events.append(Broken(time=self.world.now, kind=fault.kind))
         mend = begin(self, fault)
@@ -312,7 +325,26 @@ class _Run:
         # nor a device that its server has lost its power
         nodes = len(self.servers) if self.scenario.topology in CLUSTERS else 1
         here = sum(len(process.service.node.sessions) for process in serving)
-        return len(serving) == nodes and here == len(self.devices) and not any(process.service.node.doubts.open for process in serving)
+        whole = len(serving) == nodes and here == len(self.devices)
+        return whole and not any(process.service.node.doubts.open for process in serving) and not self.misplaced(serving)
+
+    def misplaced(self, serving: list[Process]) -> str:
+        """What is wrong with the table in Redis: the first such place; empty if nothing is, or there is none."""
+        redises = self.scenario.redises
+        wanted: dict[tuple[str, bytes], dict[bytes, bytes]] = {}
+        for node in [process.service.node for process in serving]:
+            for session in node.sessions:
+                place = redises[crc32(session.user) % len(redises)] if redises else ""
+                entries = wanted.setdefault((place, entries_key(session.user)), {})
+                entries[node.boot + session.device + node.name.encode()] = b"%d" % session.number
+        found: dict[tuple[str, bytes], dict[bytes, bytes]] = {}
+        for name in redises:
+            service = self.hosts[name].service
+            for key, entries in service.keys.contents().items() if service is not None else ():
+                if key.startswith(entries_key(b"")):
+                    found[name, key] = entries
+        wrong = [place for place in (*wanted, *found) if wanted.get(place) != found.get(place)] if redises else []
+        return f"{wrong[0][1]!r} in {wrong[0][0]}" if wrong else ""
 
     def _stop(self) -> None:
         """Everything ends in good order, and leaves nothing behind."""
@@ -342,6 +374,11 @@ class _Run:
             for device in self.scenario.devices:
                 if device != sender and device.partition("/")[0] in users:
                     self._expected[device] += 1
+                    self.prompt.accepted(device, event.conversation, event.seq, event.time)
+        elif isinstance(event, Shown):
+            self.prompt.shown(name, event.conversation, event.seq)
+        elif isinstance(event, Anchored):
+            self.prompt.shown(name, event.conversation, event.seq - 1)
 
     def _in_order(self) -> Iterator[str]:
         """One line for each message that stands before one which the same device has sent earlier."""
@@ -435,6 +472,7 @@ class _Watch:
         self._devices: list[tuple[bytes, bytes]] = []
         self._said: dict[str, None] = {}
         self._silent: dict[Any, float] = {}
+        self._doubled: dict[Any, float] = {}
 
     def _say(self, text: str) -> None:
         if text not in self._said:
@@ -448,6 +486,33 @@ class _Watch:
         for process in self._run.servers.values():
             if process.alive and process.service is not None:
                 self._look_at_node(process.name, process.service.node)
+        self._look_at_devices()
+
+    def _look_at_devices(self) -> None:
+        """Whether they have one session each, and are shown what there is for them."""
+        run, now = self._run, self._run.world.now
+        runs = [process for process in run.servers.values() if _serves(process) and not process.reactor.frozen]
+        at: dict[tuple[bytes, bytes], list[Any]] = {}
+        for node in [process.service.node for process in runs]:
+            for session in node.sessions:
+                at.setdefault((session.user, session.device), []).append(session)
+        doubled, self._doubled = self._doubled, {}
+        for sessions in [sessions for sessions in at.values() if len(sessions) > 1 and not run.disk.trouble]:
+            older = min(sessions, key=lambda session: session.number)
+            since = self._doubled[older] = doubled.get(older, now)
+            if now - since > DOUBLED:
+                self._say(f"S4: {older.user!r} has a session of one device on each of {len(sessions)} nodes")
+        if run.scenario.taking:
+            return  # who is late may be the application
+        sound = [
+            name
+            for name, process in run.devices.items()
+            if isinstance(process.service, Device)
+            and process.service.recorder.online
+            and (user_key(b"", name.partition("/")[0].encode()), process.service.recorder.client.device) in at
+        ]
+        for late in run.prompt.look(now, sound):
+            self._say(f"L1: {late}")
 
     def _look_at_disk(self) -> None:
         run = self._run
@@ -505,6 +570,9 @@ class _Watch:
         for process in serving:
             for peer in process.service.node.doubts.open:
                 self._say(f"K0: {process.name} does not hear {peer} in the end")
+        misplaced = self._run.misplaced(serving)
+        if misplaced:
+            self._say(f"K1: the table has not what there is in the end: {misplaced}")
         if self._run.scenario.topology == "mesh":
             for process in serving:
                 elsewhere = sum(len(other.service.node.sessions) for other in serving if other is not process)

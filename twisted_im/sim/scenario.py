@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from twisted_im.routing.link import LINK_WINDOW
 from twisted_im.sim.links import RECEIVE_BUFFER, SEND_BUFFER
 
 #: How the servers stand to each other.
@@ -18,9 +19,10 @@ TOPOLOGIES = {
     "broadcast": "a cluster: route servers copy everything to every node",
     "star": "a cluster: route servers have the route table",
     "mesh": "a cluster: nodes have the route table, and send to each other",
+    "mesh-redis": "a cluster: a Redis or two have the route table, and nodes send to each other",
 }
 #: Topologies of several nodes.
-CLUSTERS = ("broadcast", "star", "mesh")
+CLUSTERS = ("broadcast", "star", "mesh", "mesh-redis")
 
 #: kind of a fault → what it does, and the seconds that it may last
 FAULTS: dict[str, tuple[str, float, float]] = {
@@ -31,7 +33,7 @@ FAULTS: dict[str, tuple[str, float, float]] = {
     "app": ("a device's process is killed, and started again", 0.2, 8.0),
     "doze": ("a device's process is stopped for a while", 1.0, 20.0),
     "away": ("a device goes offline in good order, and comes back", 0.2, 10.0),
-    "twin": ("another process logs in as the same device", 0.5, 5.0),
+    "twin": ("another process logs in as the same device", 0.5, 10.0),
     "cut": ("the connections of a device are broken", 0.0, 0.0),
     "part": ("nothing gets through between a device and the servers", 0.5, 15.0),
     "deaf": ("nothing gets from the servers to a device", 0.5, 15.0),
@@ -46,10 +48,16 @@ FAULTS: dict[str, tuple[str, float, float]] = {
     "clock": ("the wall clock of a server's machine jumps by up to an hour", 1.0, 20.0),
     "split": ("nothing gets through between two servers of a cluster", 0.5, 20.0),
     "leak": ("nothing gets from one server of a cluster to another, but all that it sends back", 0.5, 20.0),
+    "lag": ("the network between two servers of a cluster is slow", 2.0, 15.0),
+    "flush": ("a Redis is emptied", 0.0, 0.0),
+    "failover": ("a replica takes the place of a Redis, and has not got its last moments", 0.0, 0.0),
+    "late": ("a Redis takes its time for each answer, up to two seconds", 0.5, 15.0),
+    "deny": ("a Redis answers each question with an error", 0.5, 8.0),
 }
-#: Kinds that are done to a server's process or its machine, and to two of them.
+#: Kinds that are done to a server's process or its machine, to two of them, and to a Redis, which is a server too.
 _TO_A_SERVER = ("kill", "power", "freeze", "stop", "refuse", "clock")
-_TO_TWO = ("split", "leak")
+_TO_TWO = ("split", "leak", "lag")
+_TO_A_REDIS = ("flush", "failover", "late", "deny")
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,7 @@ class Scenario:
         topology: a key of `TOPOLOGIES`.
         servers: the processes of nodes.
         route_servers: those of route servers; in a cluster that wants some and has none, each node runs one.
+        redises: those of the Redis servers that have the route table.
         store: "model" or "sqlite".
         devices: "user/device" of each.
         groups: the users of each.
@@ -99,12 +108,14 @@ class Scenario:
         latencies: (lowest, highest) of the network's links, in seconds.
         buffers: see `Links`; small ones are full at once when somebody does not read.
         taking: seconds that an application takes for a message, on average; 0 if it shows it at once.
+        link_window: see `Limits`: what is in flight between two servers before one cuts their link.
     """
 
     seed: int
     topology: str
     servers: tuple[str, ...]
     route_servers: tuple[str, ...]
+    redises: tuple[str, ...]
     store: str
     devices: tuple[str, ...]
     groups: tuple[tuple[str, ...], ...]
@@ -113,8 +124,14 @@ class Scenario:
     latencies: tuple[float, float]
     buffers: tuple[int, int]
     taking: float
+    link_window: int
     sendings: tuple[Sending, ...]
     faults: tuple[Fault, ...]
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """All processes but the devices'."""
+        return (*self.servers, *self.route_servers, *self.redises)
 
     @property
     def users(self) -> tuple[str, ...]:
@@ -130,7 +147,9 @@ class Scenario:
     def _nodes(self) -> str:
         if self.topology not in CLUSTERS:
             return TOPOLOGIES[self.topology].partition(":")[0]
-        return f"{len(self.servers)} nodes ({self.topology}{f', {len(self.route_servers)} route servers' if self.route_servers else ''})"
+        route_servers = f", {len(self.route_servers)} route servers" if self.route_servers else ""
+        redises = f", {len(self.redises)} Redis" if self.redises else ""
+        return f"{len(self.servers)} nodes ({self.topology}{route_servers}{redises})"
 
 
 def draw(seed: int, *, seconds: float | None = None) -> Scenario:
@@ -156,6 +175,7 @@ def draw(seed: int, *, seconds: float | None = None) -> Scenario:
         topology=topology,
         servers=_servers(topology, chance),
         route_servers=tuple(f"route{number}" for number in range(chance.choice((0, 1, 2)) if topology in ("broadcast", "star") else 0)),
+        redises=tuple(f"redis{number}" for number in range(chance.choice((1, 2)) if topology == "mesh-redis" else 0)),
         store=store,
         devices=tuple(devices),
         groups=groups,
@@ -164,6 +184,7 @@ def draw(seed: int, *, seconds: float | None = None) -> Scenario:
         latencies=(low, low * chance.choice((1.0, 10.0))),
         buffers=chance.choice((usual, usual, (2 * 1024, 4 * 1024))),
         taking=chance.choice((0.0, 0.0, 0.03, 0.06)),
+        link_window=chance.choice((LINK_WINDOW, LINK_WINDOW, 16)),
         sendings=tuple(_sendings(chance, users, devices, groups, seconds)),
         faults=(),
     )
@@ -197,8 +218,11 @@ def _sendings(chance: Random, users: list[str], devices: list[str], groups: tupl
 
 def _with_faults(scenario: Scenario, chance: Random) -> Scenario:
     """A few kinds of faults, several times each: what breaks things is one kind on top of another."""
-    possible = [kind for kind in sorted(FAULTS) if kind not in _TO_TWO or scenario.topology in CLUSTERS]
+    out = (() if scenario.topology in CLUSTERS else _TO_TWO) + (() if scenario.redises else _TO_A_REDIS)
+    possible = [kind for kind in sorted(FAULTS) if kind not in out]
     kinds = chance.sample(possible, chance.randint(1, 6))
+    if scenario.redises and chance.random() < 0.5:
+        kinds.append(chance.choice(_TO_A_REDIS))
     faults = []
     for _ in range(chance.randint(1, max(3, int(scenario.seconds / 3)))):
         kind = chance.choice(kinds)
@@ -211,9 +235,14 @@ def _with_faults(scenario: Scenario, chance: Random) -> Scenario:
 
 def _target(kind: str, scenario: Scenario, chance: Random) -> str:
     if kind in _TO_A_SERVER:
-        return chance.choice((*scenario.servers, *scenario.route_servers))
+        return chance.choice(scenario.hosts)
+    if kind in _TO_A_REDIS:
+        return chance.choice(scenario.redises)
     if kind in _TO_TWO:
-        return "+".join(chance.sample((*scenario.servers, *scenario.route_servers), 2))
+        node = chance.choice(scenario.servers)  # the others have nothing to say to each other
+        two = [node, chance.choice([name for name in scenario.hosts if name != node])]
+        chance.shuffle(two)
+        return "+".join(two)
     if kind in ("full", "disk", "error", "lost"):
         return ""
     return chance.choice(scenario.devices)

@@ -84,7 +84,7 @@ def tidy(scenario: Scenario, part: Part) -> Part:
     faults = []
     for number, seconds in part.faults:
         fault = scenario.faults[number]
-        if fault.at < part.seconds and set(fault.target.split("+")) <= {"", *scenario.servers, *scenario.route_servers, *part.devices}:
+        if fault.at < part.seconds and set(fault.target.split("+")) <= {"", *scenario.hosts, *part.devices}:
             faults.append((number, seconds))
     return replace(part, faults=tuple(faults), sendings=tuple(sendings), groups=groups)
 
