@@ -37,7 +37,7 @@ def is_there(pid: str) -> bool:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_what_a_test_has_started_ends_with_it(how: signal.Signals, tmp_path: Path) -> None:
-    """If this fails, whoever breaks off the tests, or has them killed, finds redis-servers and servers running that nobody will ever end."""
+    """If this fails, whoever breaks off the tests, or has them killed, finds servers running that nobody will ever end."""
     environment = {**ENVIRONMENT, "TMPDIR": str(tmp_path)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen([sys.executable, "-c", CUT_SHORT], env=environment, cwd=tmp_path, text=True, **pipes) as cut_short:

@@ -1,7 +1,7 @@
 """A real redis-server for a run: where the program is, how it is started, and what it is told by hand.
 
-Strategy: a server on a Unix socket in the folder of whoever starts it, empty unless there is a dump to begin with. It is leashed, so none is
-left when a run or a test is killed. Nothing of a client library is used: what is said by hand has an answer of one line.
+Strategy: a server on a Unix socket in the folder of whoever starts it, empty unless there is a dump to begin with. It is leashed, so none
+is left when a run or a test is killed. Nothing of a client library is used: what is said by hand has an answer of one line.
 """
 
 from __future__ import annotations
