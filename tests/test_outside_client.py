@@ -27,6 +27,7 @@ import pytest
 
 from tests import outside_client as im
 from tests.outside_client import Disconnected, Kept, OutsideClient, Refused
+from twisted_im.leash import leashed
 
 ROOT = Path(__file__).parent.parent
 VECTORS = json.loads((ROOT / "docs" / "vectors.json").read_text(encoding="utf-8"))
@@ -38,7 +39,7 @@ SHORT = 0.2  # seconds in which nothing should come
 def server(folder: Path, *options: str) -> Iterator[tuple[int, Callable[[], None]]]:
     """A server in a process of its own; gives its port, and what ends it early."""
     twistd = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
-    command = [*twistd, "-n", "--pidfile=", "im", "--auth=anonymous", *options]
+    command = leashed(os.getpid(), [*twistd, "-n", "--pidfile=", "im", "--auth=anonymous", *options])
     around = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
     lines: queue.Queue[str] = queue.Queue()
     with subprocess.Popen(command, cwd=folder, env=around, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

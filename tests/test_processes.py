@@ -30,6 +30,7 @@ from tests.running import Eager, until
 from tests.twistd import DEADLINE, ENVIRONMENT, HELLO, TWIST, TWISTD, Talk, started, wait_for
 from twisted_im.client.values import Life, Standing
 from twisted_im.faults.recorder import Recorder
+from twisted_im.leash import leashed
 from twisted_im.oracle import Accepted, Event, Healed, Oracle, Quiet, Refused
 from twisted_im.processes import Processes
 from twisted_im.sim.devices import MemoryJournal
@@ -51,7 +52,8 @@ class Running:
 
     def start(self, words: list[str], log: str) -> subprocess.Popen[bytes]:
         file = self._stack.enter_context((self.folder / log).open("ab"))
-        process = subprocess.Popen(words, cwd=self.folder, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(leashed(os.getpid(), words), cwd=self.folder, env=ENVIRONMENT, **pipes)
         self._stack.callback(process.wait, DEADLINE)
         self._stack.callback(process.kill)
         return process

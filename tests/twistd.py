@@ -1,6 +1,7 @@
 """`twistd im` as a process of its own, and a bare client to see what it does.
 
-Strategy: real processes with deadlines, in a folder of their own; none outlives its test.
+Strategy: real processes with deadlines, in a folder of their own; none outlives its test, nor a pytest that is killed (but for those
+that twistd puts into the background).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from threading import Timer
 from typing import Any
 
 from twisted_im.errors import Status
+from twisted_im.leash import leashed
 from twisted_im.wire.codec import request
 from twisted_im.wire.framing import Frame, FrameReader
 from twisted_im.wire.schema import Command, LoginMethod
@@ -34,7 +36,8 @@ HELLO = {"min_version": 1, "max_version": 1, "features": 0, "max_body": 0, "hear
 @contextmanager
 def started(words: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that is gone at the end, whatever happens."""
-    process = subprocess.Popen(words, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process: subprocess.Popen[str] = subprocess.Popen(leashed(os.getpid(), words), cwd=folder, env=ENVIRONMENT, **pipes)
     watch = Timer(DEADLINE, process.kill)  # so that whoever waits for a line that never comes meets the end of the output
     watch.start()
     try:

@@ -24,6 +24,17 @@ def leashed_twistd(parent: int) -> list[str]:
     return [sys.executable, "-c", code]
 
 
+def leashed(parent: int, words: list[str]) -> list[str]:
+    """Any other program, leashed; its words follow `sys.executable`'s. A leash outlives exec (but for programs with rights of their own).
+
+    Args:
+        parent: as above.
+        words: the program, with its whole path, and its arguments.
+    """
+    code = f"import os, sys; from twisted_im.leash import leash; leash({parent}); os.execv(sys.argv[1], sys.argv[1:])"
+    return [sys.executable, "-c", code, *words]
+
+
 def leash(parent: int = 0) -> None:
     """Has this process killed when its parent ends. To be called first thing; a parent that has ended already is noticed too.
 

@@ -19,9 +19,12 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import FilteringLogObserver, LogLevel, LogLevelFilterPredicate, globalLogBeginner, textFileLogObserver
 from twisted.protocols.basic import LineReceiver
 
+from twisted_im.client.client import Client
+from twisted_im.client.values import Life
 from twisted_im.faults.journal import FileJournal
-from twisted_im.faults.recorder import Recorder
+from twisted_im.faults.recorder import LIMITS, Recorder
 from twisted_im.leash import leash
+from twisted_im.wire.schema import LoginMethod
 
 #: Seconds between two tallies.
 TALLY_EVERY = 0.2
@@ -38,8 +41,9 @@ class Orders(Struct):
 
     Attributes:
         folder: for its devices' logs.
-        endpoint: where the server is.
+        endpoints: where the servers are; each device knows all, and they begin with different ones.
         devices: (user, name) of each.
+        guests: how many come besides that only log in, each a user of its own, and write nothing down.
         users: everybody, to write to.
         rate: messages a second and device.
         seed: of its random moments.
@@ -49,8 +53,9 @@ class Orders(Struct):
     """
 
     folder: str
-    endpoint: str
+    endpoints: list[str]
     devices: list[tuple[str, str]]
+    guests: int
     users: list[str]
     rate: float
     seed: str
@@ -60,7 +65,7 @@ class Orders(Struct):
 
 
 class Tally(Struct):
-    """How a process stands: `devices` are not away; see `Recorder` for the counts."""
+    """How a process stands: `devices` are not away, guests among them; see `Recorder` for the counts."""
 
     word: str
     devices: int
@@ -70,7 +75,12 @@ class Tally(Struct):
     unanswered: int
     shown: int
     covered: int
+    errors: int
     ended: list[str]
+
+
+#: What of a tally is counted.
+COUNTED = ("sent", "accepted", "unanswered", "shown", "covered", "errors")
 
 
 class Devices(LineReceiver):
@@ -82,6 +92,7 @@ class Devices(LineReceiver):
         self._reactor = reactor
         self._orders: Orders | None = None
         self._recorders: list[Recorder] = []
+        self._guests: list[Client] = []
         self._word = ""
 
     def lineReceived(self, line: bytes) -> None:
@@ -90,11 +101,14 @@ class Devices(LineReceiver):
             self._chance = Random(orders.seed)
             folder = Path(orders.folder)
             self._recorders = [
-                Recorder(
-                    FileJournal(folder, user, name), user, name, orders.endpoint, plant=orders.plant, catch_up=orders.catch_up
-                )
-                for user, name in orders.devices
+                Recorder(FileJournal(folder, user, name), user, name, self._endpoint(at), plant=orders.plant, catch_up=orders.catch_up)
+                for at, (user, name) in enumerate(orders.devices)
             ]
+            self._guests = [
+                Client(self._endpoint(at), uid=f"guest{at}", method=LoginMethod.ANONYMOUS, limits=LIMITS) for at in range(orders.guests)
+            ]
+            for guest in self._guests:
+                guest.startService()
             for recorder in self._recorders:
                 recorder.come()
                 self._later(1 / orders.rate, self._send, recorder)
@@ -107,6 +121,12 @@ class Devices(LineReceiver):
     def connectionLost(self, reason: object = None) -> None:
         if self._reactor.running:
             self._reactor.stop()
+
+    def _endpoint(self, number: int) -> str:
+        """All servers' addresses, for a device."""
+        assert self._orders is not None
+        every = self._orders.endpoints
+        return ",".join(every[(number + at) % len(every)] for at in range(len(every)))
 
     def _hear(self, word: str) -> None:
         self._word = word
@@ -139,11 +159,12 @@ class Devices(LineReceiver):
         self._later(STAY, self._leave, recorder)
 
     def _tell(self) -> None:
-        every = self._recorders
-        counts = {name: sum(getattr(each, name) for each in every) for name in ("sent", "accepted", "unanswered", "shown", "covered")}
+        every, guests = self._recorders, self._guests
+        counts = {name: sum(getattr(each, name) for each in every) for name in COUNTED}
         ended = [each.ended for each in every if each.ended]
-        here = sum(bool(each.client.running) for each in every)
-        tally = Tally(self._word, here, sum(each.online for each in every), **counts, ended=ended)
+        here = sum(bool(each.client.running) for each in every) + len(guests)
+        online = sum(each.online for each in every) + sum(guest.standing.life is Life.ONLINE for guest in guests)
+        tally = Tally(self._word, here, online, **counts, ended=ended)
         self.sendLine(encode(tally))
 
 

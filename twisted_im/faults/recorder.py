@@ -98,6 +98,7 @@ class Recorder:
     Attributes:
         sent, accepted, shown: how many, all runs of the process together.
         covered: messages of other devices that were shown here or read from the log.
+        errors: how often the application was told of an error, in this run of the process.
         ended: why the client was told not to come back; empty if it was not.
         client: the client library.
     """
@@ -118,7 +119,7 @@ class Recorder:
         **client: Any,
     ) -> None:
         self.user, self.name = user, name
-        self.sent = self.accepted = self.shown = self.covered = 0
+        self.sent = self.accepted = self.shown = self.covered = self.errors = 0
         self.ended = ""
         self._plant = plant
         self._journal = journal
@@ -204,6 +205,7 @@ class Recorder:
         return len(self._unanswered)
 
     def _moved(self, standing: Standing) -> None:
+        self.errors += standing.error is not None
         if standing.life is Life.ENDED:
             self.ended = f"{self.user}/{self.name}: {standing.reason}"
             log.error("{why}", why=self.ended)
