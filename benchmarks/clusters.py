@@ -15,7 +15,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -38,6 +38,9 @@ NO_REDIS = "no redis-server here: install Redis (on Debian: apt-get install redi
 REDIS_TRIES = 3  #: another process may take the port between the moment when it is found free and Redis's start
 ASK_SECONDS = 5.0  #: for an answer of Redis
 PARTS = ("node", "route_server", "redis")
+
+#: Figures of a load that are counts.
+SUMS = ("sent", "accepted", "delivered", "receipted", "receipts_told", "duplicates", "errors")
 
 
 @dataclass(frozen=True)
@@ -93,24 +96,36 @@ class Redis:
 
     Raises:
         ServerError: it does not start.
+
+    Attributes:
+        port: where it listens on 127.0.0.1.
+        server: its process.
+        settings: how many were given to it.
     """
 
     def __init__(self, folder: Path) -> None:
-        for attempt in range(REDIS_TRIES):
+        for attempt in range(1, REDIS_TRIES + 1):
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 self.port = probe.getsockname()[1]
-            own = folder / f"redis-{attempt}"
-            own.mkdir()
-            options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-            self.server = start("redis-server", [redis_program(), *options], None, own)
+            options = {"port": str(self.port), "bind": "127.0.0.1", "save": "", "appendonly": "no"}
+            self.settings = len(options)
+            words = [word for name, value in options.items() for word in (f"--{name}", value)]
+            code = "import os, sys; from twisted_im.leash import leash; leash(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
+            self._command = [sys.executable, "-c", code, str(os.getpid()), redis_program(), *words]  # it ends with this process
+            self._folder = folder
             try:
-                self.server.until(lambda: any("eady to accept" in line for line in self.server.tail), "take connections")
+                self.start()
                 return
             except ServerError:
                 self.server.stop()
-                if attempt == REDIS_TRIES - 1:
+                if attempt == REDIS_TRIES:
                     raise
+
+    def start(self) -> None:
+        """Starts it, empty."""
+        self.server = start("redis-server", self._command, None, self._folder, own_session=False)
+        self.server.until(lambda: any("eady to accept" in line for line in list(self.server.tail)), "take connections")
 
     @property
     def url(self) -> str:
@@ -137,31 +152,126 @@ def redis_program() -> str:
     return str(inside) if inside is not None and inside.exists() else ""
 
 
-@dataclass
 class Cluster:
-    """Processes that run.
+    """The processes of a scheme.
+
+    Args:
+        scheme: what they run.
+        nodes: how many.
+        store: for --store.
+        cores: where they may run.
+        folder: their working directory.
+        more: options for each node after all others.
 
     Attributes:
-        scheme: what they run.
         nodes: the nodes, in their order.
         route_server: the route server, if there is one.
         redis: the Redis, if there is one.
-        words: the settings with which each node was started beyond those that are the same in every scheme.
+        settings: how many settings an operator has given, to all processes together.
     """
 
-    scheme: Scheme
-    nodes: list[Server]
-    route_server: Server | None
-    redis: Redis | None
-    words: list[str]
+    def __init__(self, scheme: Scheme, nodes: int, store: str, cores: Cores, folder: Path, more: Sequence[str] = ()) -> None:
+        self.scheme = scheme
+        self.nodes: list[Server] = []
+        self.route_server: Server | None = None
+        self.redis: Redis | None = None
+        self.settings = 0
+        self._count = nodes
+        self._store = store
+        self._cores = cores
+        self._folder = folder
+        self._more = more
+        self._words: dict[str, Sequence[str]] = {}  # of each process, by its name
+        self._all: list[Server] = []
+
+    def start(self) -> None:
+        """Starts all, and waits until every node hears every other.
+
+        Raises:
+            ServerError: something did not start; the text is for people.
+        """
+        scheme = self.scheme
+        where = redis = ""
+        if scheme.table == REDIS_TABLE:
+            self.redis = Redis(self._folder)
+            self._all.append(self.redis.server)
+            self.settings += self.redis.settings
+            redis = self.redis.url
+        if scheme.routed_by_server:
+            self.route_server = server = self._begin("route server", ["route", "--listen=tcp:0:interface=127.0.0.1", "--data=data"])
+            server.until(lambda: server.of("links"), "take links")
+            where = server.of("links")[0]["where"]
+            self._again_at(server, where.rpartition(":")[2])
+        for number in range(1, self._count + 1):
+            words = [
+                "--auth=anonymous",
+                f"--store={self._store}",
+                "--listen=tcp:0:interface=127.0.0.1",
+                *scheme.words(number, where, redis),
+            ]
+            self.nodes.append(self._begin(f"node {number}", [*words, *self._more]))
+            if number == 1:  # it makes the store's file and the secret
+                self._listens(self.nodes[0])
+        names = {f"node-{number}" for number in range(1, self._count + 1)}
+        for number, node in enumerate(self.nodes, 1):
+            self._listens(node)
+            if not scheme.alone:
+                self._hears(node, names - {f"node-{number}"})
+        self._pin()  # not before: all start sooner on all cores
+
+    def _begin(self, name: str, words: Sequence[str]) -> Server:
+        if name not in self._words:
+            self._words[name] = words
+            self.settings += len(words)
+        command = [*leashed_twistd(os.getpid()), "-n", "--pidfile=", "im", *words]
+        server = start(name, command, None, self._folder, own_session=False)
+        self._all.append(server)
+        return server
+
+    def _again_at(self, server: Server, port: object) -> None:
+        """Has a process that is started again listen at the same port."""
+        self._words[server.name] = [word.replace("--listen=tcp:0:", f"--listen=tcp:{port}:") for word in self._words[server.name]]
+
+    def _listens(self, node: Server) -> None:
+        node.until(lambda: node.port, "listen")
+        self._again_at(node, node.port)
+
+    @staticmethod
+    def _hears(node: Server, others: set[str]) -> None:
+        node.until(lambda: others <= heard(node), "hear all others")
+
+    def _pin(self) -> None:
+        for (_, server), core in zip(self.processes, cycle(self._cores.servers), strict=False):
+            pin(server.pid, core)
 
     @property
     def processes(self) -> list[tuple[str, Server]]:
-        """All of them, each with what it is: one of `PARTS`."""
+        """All that are meant to run, each with what it is: one of `PARTS`."""
         found = [("node", node) for node in self.nodes]
         found += [("route_server", self.route_server)] if self.route_server is not None else []
         found += [("redis", self.redis.server)] if self.redis is not None else []
         return found
+
+    def kill(self, part: str) -> None:
+        """Ends the last process that is such a part, as SIGKILL does."""
+        [server for each, server in self.processes if each == part][-1].kill()
+
+    def again(self, part: str) -> None:
+        """Starts what was killed once more, at the same place, as a supervisor does.
+
+        Raises:
+            ServerError: it does not start.
+        """
+        if part == "node":
+            node = self.nodes[-1] = self._begin(self.nodes[-1].name, self._words[self.nodes[-1].name])
+            node.until(lambda: node.port, "listen")
+        elif part == "route_server" and self.route_server is not None:
+            route_server = self.route_server = self._begin(self.route_server.name, self._words[self.route_server.name])
+            route_server.until(lambda: route_server.of("links"), "take links")
+        elif self.redis is not None:
+            self.redis.start()
+            self._all.append(self.redis.server)
+        self._pin()
 
     @property
     def doubts(self) -> int:
@@ -188,60 +298,27 @@ class Cluster:
         counters = [server.of("stopped")[-1] for server in everybody]
         return counters[: len(self.nodes)], counters[len(self.nodes) :]
 
+    def end(self) -> None:
+        """Ends what still runs."""
+        for server in self._all:
+            server.ask_to_stop()  # together, and not one after the other
+        for server in self._all:
+            server.stop()
+
 
 @contextmanager
 def running(scheme: Scheme, nodes: int, store: str, cores: Cores, folder: Path, more: Sequence[str] = ()) -> Iterator[Cluster]:
-    """Starts a cluster, waits until every node hears every other, and stops it in the end.
-
-    Args:
-        scheme: what the nodes run.
-        nodes: how many.
-        store: for --store.
-        cores: where they may run.
-        folder: their working directory.
-        more: options for each node after all others.
+    """Starts a cluster, and ends it; for the arguments see `Cluster`.
 
     Raises:
         ServerError: something did not start; the text is for people.
     """
-    with ExitStack() as stack:
-
-        def begin(name: str, words: Sequence[str]) -> Server:
-            command = [*leashed_twistd(os.getpid()), "-n", "--pidfile=", "im", *words]
-            server = start(name, command, None, folder, own_session=False)
-            stack.callback(server.stop)
-            return server
-
-        redis = route_server = None
-        if scheme.table == REDIS_TABLE:
-            redis = Redis(folder)
-            stack.callback(redis.server.stop)
-        where = ""
-        if scheme.routed_by_server:
-            route_server = begin("route server", ["route", "--listen=tcp:0:interface=127.0.0.1", "--data=data"])
-            route_server.until(lambda: route_server.of("links"), "take links")
-            where = route_server.of("links")[0]["where"]
-        servers: list[Server] = []
-        words: list[str] = []
-        for number in range(1, nodes + 1):
-            words = scheme.words(number, where, redis.url if redis is not None else "")
-            common = ["--auth=anonymous", f"--store={store}", "--listen=tcp:0:interface=127.0.0.1"]
-            servers.append(begin(f"node {number}", [*common, *words, *more]))
-            if number == 1:  # it makes the store's file and the secret
-                servers[0].until(lambda: servers[0].port, "listen")
-        for server in servers:
-            server.until(lambda: server.port, "listen")  # noqa: B023  # it is waited for here
-        if not scheme.alone:
-            peers = {f"node-{number}" for number in range(1, nodes + 1)}
-            for number, server in enumerate(servers, 1):
-                others = peers - {f"node-{number}"}
-                server.until(lambda: others <= heard(server), "hear all others")  # noqa: B023  # it is waited for here
-        cluster = Cluster(scheme, servers, route_server, redis, words)
-        for (_, server), core in zip(cluster.processes, cycle(cores.servers), strict=False):  # not before: all start sooner on all cores
-            pin(server.pid, core)
+    cluster = Cluster(scheme, nodes, store, cores, folder, more)
+    try:
+        cluster.start()
         yield cluster
-        for server in reversed(servers):  # together, and not one after the other
-            server.ask_to_stop()
+    finally:
+        cluster.end()
 
 
 def heard(server: Server) -> set[str]:
@@ -261,12 +338,13 @@ def load_command(cluster: Cluster, **options: object) -> list[str]:
     return [sys.executable, "-m", "benchmarks.load_loop", *(f"--{name.replace('_', '-')}={value}" for name, value in values.items())]
 
 
-def measure(cluster: Cluster, core: int, **options: object) -> Figures:
+def measure(cluster: Cluster, core: int, *, paced: int = 0, **options: object) -> Figures:
     """Loads a cluster, ends it, and gives what each message has cost.
 
     Args:
         cluster: one that nobody has used yet.
         core: where the load runs.
+        paced: messages a second, for latencies; they are then those of a second load at this rate. 0 for one load alone.
         options: of the load.
 
     Returns:
@@ -277,6 +355,7 @@ def measure(cluster: Cluster, core: int, **options: object) -> Figures:
         `hops_per_message`: links that it crossed to its receiver
         `look_ups_per_message`: users looked for in Redis
         `bytes_per_message`: that passed between the processes, logins and heartbeats included
+        `settings`: given by the operator to all processes
         `doubts`: how often a node did not hear another any more, and read the store instead
         `pushed_again`: messages that a node sent to a device once more; clients drop them
         `faults`: what is wrong, one line each
@@ -293,6 +372,11 @@ def measure(cluster: Cluster, core: int, **options: object) -> Figures:
     doubts_before = cluster.doubts
     figures = drive(load_command(cluster, **options), core, cluster.told)
     doubts = cluster.doubts - doubts_before
+    if paced:
+        calm = drive(load_command(cluster, **options, rate=paced), core, cluster.told)
+        figures |= {name: calm[name] for name in ("p50_ms", "p99_ms", "p999_ms", "histogram_ms")}
+        figures |= {name: figures[name] + calm[name] for name in SUMS}
+        figures["first_error"] = figures["first_error"] or calm["first_error"]
     redis_bytes = cluster.redis.bytes() - redis_before if cluster.redis is not None else 0
     nodes, route_servers = cluster.stopped()
     pushes = max(figures["accepted"] + figures["receipts_told"], 1)
@@ -316,6 +400,7 @@ def measure(cluster: Cluster, core: int, **options: object) -> Figures:
         "hops_per_message": round(total("hops") / pushes, 4),
         "look_ups_per_message": round(total("look_ups") / pushes, 4),
         "bytes_per_message": round(between / max(figures["accepted"], 1), 1),
+        "settings": cluster.settings,
         "stale_routes": total("stale_routes"),
         "doubts": doubts,
         "pushed_again": again,

@@ -336,6 +336,7 @@ class Load:
             "duplicates": self.duplicates,
             "errors": self.faults,
             "first_error": self.first_fault,
+            "histogram_ms": [[round(_bucket_ms(bucket), 4), count] for bucket, count in enumerate(self.histogram) if count],
         }
 
     def _connect_some(self) -> None:

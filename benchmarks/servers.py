@@ -103,6 +103,7 @@ class Server:
     Attributes:
         name: for messages.
         process: its process.
+        folder: its working directory.
         port: where it listens on 127.0.0.1.
         tail: the last lines of its log.
         events: what it has logged as events, oldest first.
@@ -110,6 +111,7 @@ class Server:
 
     name: str
     process: subprocess.Popen[str]
+    folder: Path
     port: int = 0
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -156,6 +158,11 @@ class Server:
         if not self._asked and self.process.poll() is None:
             self._asked = True
             self.process.terminate()
+
+    def kill(self) -> None:
+        """Ends it at once, as SIGKILL does."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
 
     def stop(self) -> None:
         """Ends it: asked first, and told after a while. Its log has been read to the end then."""
@@ -216,7 +223,7 @@ def start(name: str, command: Sequence[str], core: int | None, folder: Path, *, 
             errors="replace",
             start_new_session=own_session,
         )
-    return Server(name, process)
+    return Server(name, process, folder)
 
 
 @contextmanager
