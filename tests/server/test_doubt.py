@@ -18,6 +18,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from tests.routing.linked import logged
 from tests.storage.contract import ALICE, BOB, message
 from twisted_im.client.client import Client
 from twisted_im.client.values import Life
@@ -461,15 +462,18 @@ def test_no_sample_is_old_enough(alone: Alone) -> None:
 
 
 def test_a_store_that_fails_for_a_while(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If this fails, a store that was away for a moment costs what was accepted before, or a node is never certain again."""
+    """If this fails, a store that was away for a moment costs what was accepted before, or a node is never certain again; or the log has a
+    line for each attempt meanwhile."""
     alone.begins("peer")
     alone.passes(2)
     whole: Callable[..., Any] = alone.store.read_since
     monkeypatch.setattr(alone.store, "read_since", lambda *_: fail(ImError(Status.UNAVAILABLE)))
     alone.accepts(b"1")
-    alone.passes(2)
-    alone.doubts.heard("peer")
-    alone.passes(2)
+    with logged() as lines:
+        alone.passes(2)
+        alone.doubts.heard("peer")
+        alone.passes(2)
+    assert len(lines) == 1, lines
     assert alone.doubts.open == {"peer": math.inf}
     monkeypatch.setattr(alone.store, "read_since", whole)
     alone.passes(2)
