@@ -162,7 +162,7 @@ def test_whose_boot_it_was() -> None:
 
 
 def test_a_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The log of a server whose store is away for a minute has a line for each attempt to reach it, and what was seen before counts as news."""
+    """The log of a server whose store is away for a minute has a line for each attempt, and what was seen before counts as news."""
     clock, store, looks = Clock(), MemoryStore(), []
     tenure = Tenure(store, clock, "im", standby=False, lost=lambda failure: None, renewed=looks.append, clock=clock.seconds)
     tenure.take()
