@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -488,3 +489,18 @@ def test_it_stops(alone: Alone) -> None:
     alone.doubts.doubt("another", 0.0)
     alone.passes(5)
     assert alone.clock.getDelayedCalls() == []
+
+
+def test_something_without_a_lease(alone: Alone) -> None:
+    """If this fails, a route table that was away is read for until the node is restarted; or it is said to be gone when it is back."""
+    alone.begins()
+    alone.passes(2)
+    alone.doubts.doubt("redis", alone.clock.seconds(), leased=False)
+    alone.accepts(b"1")
+    alone.passes(2 * LONGEST_TRANSACTION)
+    assert (alone.rows, list(alone.doubts.open)) == ([b"1"], ["redis"])
+    with capturedLogs() as events:
+        alone.doubts.heard("redis")
+        alone.passes(1)
+    assert [formatEvent(event) for event in events] == ["redis is heard"]
+    assert not alone.doubts.open

@@ -23,6 +23,7 @@ none can be sent back). Over TLS the secret is empty, and the certificates say w
 from __future__ import annotations
 
 import hmac
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
@@ -32,7 +33,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
 from twisted_im.core.connection import Event, Limits
@@ -705,4 +706,6 @@ def words(failure: Failure) -> str:
         return f"TLS: {said or 'it failed'}"
     if isinstance(error, ConnectionDone | ConnectionLost):
         return "the connection was lost"
+    if isinstance(error, ConnectError) and isinstance(error.osError, int):
+        return os.strerror(error.osError)
     return str(error).rstrip(".") or type(error).__name__

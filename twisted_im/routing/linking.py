@@ -279,7 +279,8 @@ class Links:
         if not was_up:
             if not quiet:
                 who = str(link.peer) if link.peer.name else _host(link.where)
-                self.say(link.where if link.made_here else who, f"no link with {who}, {link.where}: {why}")
+                whom = f"with {who}, {link.where}" if link.peer.name else f"with {link.where}"
+                self.say(link.where if link.made_here else who, f"no link {whom}: {why}")
             return
         if self._up.get(link.peer[:2]) is link:
             del self._up[link.peer[:2]]

@@ -188,9 +188,9 @@ class Doubts:
         self._counted = now
         for peer in self._closing:
             del self.open[peer]
+            log.info("{peer} is {how}", event="certain", peer=peer, how="heard" if peer in self._heard else "gone")
             if self._unleased.pop(peer, peer) is None:
                 self._heard.pop(peer, None)  # nothing else would ever forget it
-            log.info("{peer} is {how}", event="certain", peer=peer, how="heard" if peer in self._heard else "gone")
         self._closing = {}
         if self.open:
             self._timer = self._turn.reactor.callLater(0 if self._again else POLL, self._poll)
