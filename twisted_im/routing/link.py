@@ -36,7 +36,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
-from twisted_im.core.connection import Event, Limits
+from twisted_im.core.connection import Event, Limits, LinkConnection
 from twisted_im.errors import Disconnect, ImError, RemoteProtocolError
 from twisted_im.pem import names_of
 from twisted_im.pump import Handler, Pump, Turn
@@ -192,6 +192,8 @@ class _LinkPump(Pump):
 
     __slots__ = ()
 
+    connection: LinkConnection
+
     def disconnect(self, error: ImError, *, last: bytes | None = None, after_you: bool = False) -> None:
         self.owner.ends(error)  # type: ignore[attr-defined]  # it is a Link
         super().disconnect(error, last=last, after_you=after_you)
@@ -238,7 +240,7 @@ class Link:
     def build(self) -> Pump:
         """The pump of the connection."""
         links = self._links
-        self._pump = _LinkPump(self, links.turn, links.limits, accepting=not self.made_here, role=Role.PEER)
+        self._pump = _LinkPump(self, links.turn, links.limits, accepting=not self.made_here, connection=LinkConnection)
         return self._pump
 
     @property
