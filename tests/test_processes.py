@@ -270,7 +270,7 @@ class Rolling(TestCase):
 
 
 def test_one_that_ends_again_and_again_for_days() -> None:
-    """If this fails, a node that could not run for a night, since the disk was full, stays away until a person comes, though there is room."""
+    """If this fails, a node that could not run for a night, since the disk was full, stays away until a person comes."""
 
     class Hours(Clock):
         """A reactor whose processes listen, and end at once."""

@@ -34,7 +34,7 @@ from twisted_im.counters import Counters
 from twisted_im.errors import Disconnect, ImError, RemoteProtocolError
 from twisted_im.wire.codec import CODECS, notify, reason_bytes, refusal, request, response
 from twisted_im.wire.framing import Frame
-from twisted_im.wire.schema import Command, Kind, Role
+from twisted_im.wire.schema import Command, Kind
 
 log = Logger()
 
@@ -225,11 +225,11 @@ class Pump:
         "counters", "look_due", "out", "owner", "room", "transport", "turn",
     )  # fmt: skip
 
-    def __init__(self, owner: Owner, turn: Turn, limits: Limits, *, accepting: bool, role: Role = Role.CLIENT) -> None:
+    def __init__(self, owner: Owner, turn: Turn, limits: Limits, *, accepting: bool, connection: type[Connection] = Connection) -> None:
         self.owner = owner
         self.turn = turn
         self.counters = turn.counters
-        self.connection = Connection(limits, turn.now(), accepting=accepting, role=role)
+        self.connection = connection(limits, turn.now(), accepting=accepting)
         self.commands: dict[int, Handler] = {}
         self.context: Any = self
         self.out: list[bytes] = []

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twisted_im.core.connection import BEFORE_OPEN, LINK_BEFORE_OPEN, TRANSITIONS, Connection, Due, Event, Limits, State
+from twisted_im.core.connection import BEFORE_OPEN, LINK_BEFORE_OPEN, TRANSITIONS, Connection, Due, Event, Limits, LinkConnection, State
 from twisted_im.errors import Disconnect, RemoteProtocolError
 from twisted_im.wire.codec import CODECS, notify, request, tag
-from twisted_im.wire.schema import FRAMES, VERSION, Command, Kind, Role
+from twisted_im.wire.schema import FRAMES, VERSION, Command, Kind
 
 BORN = 1000.0
 
@@ -414,12 +414,11 @@ def test_due_exactly_from_the_deadline_on(accepting: bool, history: list[tuple[S
 # ---- links
 
 
-@pytest.mark.parametrize("role", [Role.PEER, Role.ROUTE])
-def test_a_link_knows_no_login_and_a_client_no_link(role: Role) -> None:
+def test_a_link_knows_no_login_and_a_client_no_link() -> None:
     """If this fails, a client gets in among the nodes by the port for links, or a node's command is taken from a stranger."""
     known = {tag(*key): key[1] for key in FRAMES}
     for state in (State.START, State.GREETED, State.LOGIN):
-        link, client = Connection(Limits(), BORN, accepting=True, role=role), made(state)
+        link, client = LinkConnection(Limits(), BORN, accepting=True), made(state)
         for event in WAYS[state]:
             link.advance(event, BORN)
         taken = {known[word] for word in known if link.may_come(word)}
@@ -431,7 +430,7 @@ def test_a_link_knows_no_login_and_a_client_no_link(role: Role) -> None:
 @pytest.mark.parametrize("accepting", [False, True])
 def test_a_link_asks_each_beat_and_believes_only_answers(accepting: bool) -> None:
     """If this fails, a dead peer is not noticed in time, or bytes that were long on their way pass for a sign of life."""
-    link = Connection(Limits(heartbeat=1, min_heartbeat=1), BORN, accepting=accepting, role=Role.PEER)
+    link = LinkConnection(Limits(heartbeat=1, min_heartbeat=1), BORN, accepting=accepting)
     for event in WAYS[State.OPEN]:
         link.advance(event, BORN)
     link.heartbeat = 1.0

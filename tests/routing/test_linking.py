@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from twisted.internet import reactor
 
@@ -50,6 +52,18 @@ class TestLinks(Linked):
             await until(lambda: len(tries) > 2, "some attempts")
         (line,) = lines
         assert f"no link to node im-1 at {where}" in line
+
+    async def test_one_that_is_not_looked_for_any_more(self) -> None:
+        """If this fails, the log complains of a node that has ended, and in the words of a library."""
+        one = self.side("im-1")
+        with logged() as lines, socket.socket() as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            where = f"tcp:127.0.0.1:{full.getsockname()[1]}"
+            with socket.create_connection(full.getsockname()):  # nobody else gets in: an attempt waits
+                linker = self.leads(one, where, Peer(Role.PEER, "im-2"))
+                await linker.stop()
+        assert lines == []
 
     async def test_somebody_else_there(self) -> None:
         """If this fails, what is for one node goes to another that has its address now, or a node takes a route server for a node."""

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from tests.routing.linked import logged
 from tests.storage.contract import ALICE, BOB, message
 from twisted_im.client.client import Client
 from twisted_im.client.values import Life
@@ -461,15 +463,18 @@ def test_no_sample_is_old_enough(alone: Alone) -> None:
 
 
 def test_a_store_that_fails_for_a_while(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If this fails, a store that was away for a moment costs what was accepted before, or a node is never certain again."""
+    """If this fails, a store that was away for a moment costs what was accepted before, or a node is never certain again; or the log has a
+    line for each attempt meanwhile."""
     alone.begins("peer")
     alone.passes(2)
     whole: Callable[..., Any] = alone.store.read_since
     monkeypatch.setattr(alone.store, "read_since", lambda *_: fail(ImError(Status.UNAVAILABLE)))
     alone.accepts(b"1")
-    alone.passes(2)
-    alone.doubts.heard("peer")
-    alone.passes(2)
+    with logged() as lines:
+        alone.passes(2)
+        alone.doubts.heard("peer")
+        alone.passes(2)
+    assert len(lines) == 1, lines
     assert alone.doubts.open == {"peer": math.inf}
     monkeypatch.setattr(alone.store, "read_since", whole)
     alone.passes(2)
@@ -484,3 +489,18 @@ def test_it_stops(alone: Alone) -> None:
     alone.doubts.doubt("another", 0.0)
     alone.passes(5)
     assert alone.clock.getDelayedCalls() == []
+
+
+def test_something_without_a_lease(alone: Alone) -> None:
+    """If this fails, a route table that was away is read for until the node is restarted; or it is said to be gone when it is back."""
+    alone.begins()
+    alone.passes(2)
+    alone.doubts.doubt("redis", alone.clock.seconds(), leased=False)
+    alone.accepts(b"1")
+    alone.passes(2 * LONGEST_TRANSACTION)
+    assert (alone.rows, list(alone.doubts.open)) == ([b"1"], ["redis"])
+    with capturedLogs() as events:
+        alone.doubts.heard("redis")
+        alone.passes(1)
+    assert [formatEvent(event) for event in events] == ["redis is heard"]
+    assert not alone.doubts.open

@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import fail
+from twisted.internet.task import Clock
 
+from tests.routing.linked import logged
 from tests.twistd import DEADLINE, ENVIRONMENT, TWISTD, Talk, address_in, started
-from twisted_im.errors import Status
-from twisted_im.server.tenure import LEASE, is_gone, new_boot
+from twisted_im.errors import ImError, Status
+from twisted_im.server.tenure import LEASE, RENEWAL, Tenure, is_gone, new_boot
+from twisted_im.storage.memory import MemoryStore
 from twisted_im.wire.codec import CODECS, tag
 from twisted_im.wire.schema import Command, Kind, LoginMethod
 
@@ -155,3 +159,22 @@ def test_whose_boot_it_was() -> None:
     assert not is_gone(machine + os.getppid().to_bytes(4, "big") + chance)
     assert not is_gone(bytes(8) + child.pid.to_bytes(4, "big") + chance), "on another machine"
     assert not is_gone(b"made by another program")
+
+
+def test_a_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log of a server whose store is away for a minute has a line for each attempt, and what was seen before counts as news."""
+    clock, store, looks = Clock(), MemoryStore(), []
+    tenure = Tenure(store, clock, "im", standby=False, lost=lambda failure: None, renewed=looks.append, clock=clock.seconds)
+    tenure.take()
+    clock.pump([RENEWAL] * 3)
+    assert len(looks) == 3
+    with monkeypatch.context() as away, logged() as lines:
+        away.setattr(store, "lease", lambda *_: fail(ImError(Status.UNAVAILABLE, "it is away")))
+        clock.pump([RENEWAL] * 3)
+    assert len(lines) == 1, lines
+    assert "it is away" in lines[0]
+    assert len(looks) == 3
+    clock.pump([RENEWAL] * 2)
+    assert len(looks) == 5
+    tenure.release()
+    assert clock.getDelayedCalls() == []

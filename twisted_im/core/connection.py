@@ -148,7 +148,6 @@ class Connection(FrameReader):
         limits: what this side asks for.
         now: seconds on the clock that all later `now` arguments come from.
         accepting: True for the end that was connected to.
-        role: what the connection is for; PEER for any link, until the other side has said that it is a route server.
 
     Attributes:
         state: see `State`; moved by `advance` only.
@@ -157,20 +156,18 @@ class Connection(FrameReader):
         credit: notifies that may be sent; whoever sends one takes one off.
         taken, told: notifies received, and how many of them the other side has been told of.
         heard, sent: when bytes last came, and last left.
-        confirmed: on a link, a time at which the other side was certainly there: when that was asked which it has answered last. (Bytes
-            that have come say less: they may have been written long before, by somebody who has given this link up since.)
     """
 
     __slots__ = (
-        "_asked", "_limits", "_partial_since", "_pinged", "_pings", "accepting", "acknowledged", "born", "closing_since", "confirmed",
-        "credit", "heard",
-        "heartbeat", "max_body", "requests", "role", "sent", "state", "taken", "told", "unacknowledged_since", "window",
+        "_limits", "_partial_since", "_pinged", "_pings", "accepting", "acknowledged", "born", "closing_since", "credit", "heard",
+        "heartbeat", "max_body", "requests", "sent", "state", "taken", "told", "unacknowledged_since", "window",
     )  # fmt: skip
 
-    def __init__(self, limits: Limits, now: float, *, accepting: bool, role: Role = Role.CLIENT) -> None:
+    _before_open = BEFORE_OPEN
+
+    def __init__(self, limits: Limits, now: float, *, accepting: bool) -> None:
         super().__init__(limits.stranger_max_body if accepting else limits.max_body)
         self._limits = limits
-        self.role = role
         self.accepting = accepting
         self.state = State.START
         self.max_body = limits.max_body
@@ -185,8 +182,6 @@ class Connection(FrameReader):
         self._partial_since = 0.0
         self._pinged = 0.0
         self._pings = 0
-        self.confirmed = now
-        self._asked: tuple[float, ...] = ()
 
     # ---- the life
 
@@ -203,7 +198,7 @@ class Connection(FrameReader):
 
     def may_come(self, received: int) -> bool:
         """Whether a frame with this tag may come now. Once open, anything may; what is unknown gets an error and not an end."""
-        allowed = (BEFORE_OPEN if self.role is Role.CLIENT else LINK_BEFORE_OPEN).get(self.state)
+        allowed = self._before_open.get(self.state)
         return allowed is None or received in allowed
 
     # ---- bytes
@@ -314,9 +309,6 @@ class Connection(FrameReader):
             raise RemoteProtocolError(Disconnect.UNEXPECTED, "a response to nothing")
         self._pings -= 1
         self._pinged = 0.0
-        if self._asked:
-            self.confirmed, *asked = self._asked  # a stream keeps the order of the answers
-            self._asked = tuple(asked)
         if self.unacknowledged_since:
             self.unacknowledged_since = self.heard
 
@@ -337,17 +329,19 @@ class Connection(FrameReader):
             return self.born + limits.login
         if self.state is not State.OPEN:
             return self.closing_since + limits.close
-        if self.role is not Role.CLIENT:
-            pinged = self._asked[-1] if self._asked else self.confirmed
-            when = min(pinged + self.heartbeat, self.heard + self.heartbeat * LINK_SILENCE)
-        elif self._pinged:
-            when = self._pinged + limits.ping
-        else:
-            when = self.heard + self.heartbeat * 1.5 if self.accepting else self.sent + self.heartbeat
-            if self.unacknowledged_since:
-                when = min(when, self.unacknowledged_since + limits.unacknowledged)
+        when = self._next_beat()
         if self._partial_since:
             when = min(when, self._partial_since + limits.frame)
+        return when
+
+    def _next_beat(self) -> float:
+        """When an open connection is to be pinged, or has been silent for too long."""
+        limits = self._limits
+        if self._pinged:
+            return self._pinged + limits.ping
+        when = self.heard + self.heartbeat * 1.5 if self.accepting else self.sent + self.heartbeat
+        if self.unacknowledged_since:
+            when = min(when, self.unacknowledged_since + limits.unacknowledged)
         return when
 
     def check(self, now: float) -> Disconnect | Due | None:
@@ -363,14 +357,51 @@ class Connection(FrameReader):
             return Due.ABORT
         if self._partial_since and now >= self._partial_since + limits.frame:
             return Disconnect.FRAME_TIMEOUT
-        if self.role is not Role.CLIENT:
-            if now >= self.heard + self.heartbeat * LINK_SILENCE:
-                return Disconnect.HEARTBEAT_TIMEOUT
-            self._asked += (now,)
-        elif self._pinged:
+        dead = self._dead(now)
+        if dead is None:
+            self._pinged = now
+            self._pings += 1
+        return dead or Due.PING
+
+    def _dead(self, now: float) -> Disconnect | None:
+        """Why an open connection whose beat is due has ended; None if it is to be pinged."""
+        if self._pinged:
             return Disconnect.UNRESPONSIVE if self.accepting else Disconnect.HEARTBEAT_TIMEOUT
-        elif self.accepting and now >= self.heard + self.heartbeat * 1.5:
+        if self.accepting and now >= self.heard + self.heartbeat * 1.5:
             return Disconnect.HEARTBEAT_TIMEOUT
-        self._pinged = now
-        self._pings += 1
-        return Due.PING
+        return None
+
+
+class LinkConnection(Connection):
+    """One end of a link: what only links have takes no room in a client's connection.
+
+    Attributes:
+        role: PEER, until the other side has said that it is a route server, or this one is.
+        confirmed: a time at which the other side was certainly there: when that was asked which it has answered last. (Bytes that have come
+            say less: they may have been written long before, by somebody who has given this link up since.)
+    """
+
+    __slots__ = ("_asked", "confirmed", "role")
+
+    _before_open = LINK_BEFORE_OPEN
+
+    def __init__(self, limits: Limits, now: float, *, accepting: bool) -> None:
+        super().__init__(limits, now, accepting=accepting)
+        self.role = Role.PEER
+        self.confirmed = now
+        self._asked: tuple[float, ...] = ()
+
+    def ponged(self) -> None:
+        super().ponged()
+        self.confirmed, *asked = self._asked  # a stream keeps the order of the answers
+        self._asked = tuple(asked)
+
+    def _next_beat(self) -> float:
+        pinged = self._asked[-1] if self._asked else self.confirmed
+        return min(pinged + self.heartbeat, self.heard + self.heartbeat * LINK_SILENCE)
+
+    def _dead(self, now: float) -> Disconnect | None:
+        if now >= self.heard + self.heartbeat * LINK_SILENCE:
+            return Disconnect.HEARTBEAT_TIMEOUT
+        self._asked += (now,)
+        return None

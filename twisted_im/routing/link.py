@@ -23,6 +23,7 @@ none can be sent back). Over TLS the secret is empty, and the certificates say w
 from __future__ import annotations
 
 import hmac
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
@@ -32,10 +33,10 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
-from twisted_im.core.connection import Event, Limits
+from twisted_im.core.connection import Event, Limits, LinkConnection
 from twisted_im.errors import Disconnect, ImError, RemoteProtocolError
 from twisted_im.pem import names_of
 from twisted_im.pump import Handler, Pump, Turn
@@ -191,6 +192,8 @@ class _LinkPump(Pump):
 
     __slots__ = ()
 
+    connection: LinkConnection
+
     def disconnect(self, error: ImError, *, last: bytes | None = None, after_you: bool = False) -> None:
         self.owner.ends(error)  # type: ignore[attr-defined]  # it is a Link
         super().disconnect(error, last=last, after_you=after_you)
@@ -237,7 +240,7 @@ class Link:
     def build(self) -> Pump:
         """The pump of the connection."""
         links = self._links
-        self._pump = _LinkPump(self, links.turn, links.limits, accepting=not self.made_here, role=Role.PEER)
+        self._pump = _LinkPump(self, links.turn, links.limits, accepting=not self.made_here, connection=LinkConnection)
         return self._pump
 
     @property
@@ -705,4 +708,6 @@ def words(failure: Failure) -> str:
         return f"TLS: {said or 'it failed'}"
     if isinstance(error, ConnectionDone | ConnectionLost):
         return "the connection was lost"
+    if isinstance(error, ConnectError) and isinstance(error.osError, int):
+        return os.strerror(error.osError)
     return str(error).rstrip(".") or type(error).__name__

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from twisted.application.internet import ClientService
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
-from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.logger import Logger, LogPublisher
 from twisted.python.failure import Failure
@@ -77,6 +76,7 @@ class Linker:
         self.where = where
         self.expected = expected
         self._last: Link | None = None
+        self._over = False
         self._service = _Quiet(
             _Attempts(self), _Factory(self.build), retryPolicy=lambda _: RETRY * (0.25 + 0.75 * chance()), clock=links.turn.reactor
         )
@@ -88,7 +88,7 @@ class Linker:
         return attempt.addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> Failure:
-        if not failure.check(CancelledError, ConnectingCancelledError):
+        if not self._over:  # else it was told to stop
             self._links.say(self.where, f"no link to {self.whom}: {words(failure)}")
         return failure
 
@@ -109,6 +109,7 @@ class Linker:
 
     def stop(self) -> Deferred[None]:
         """Ends the link, and tries no more; fires when nothing of it is left."""
+        self._over = True
         self._links.linkers.pop(self, None)
         if self._last is not None and self._service.running:
             self._last.leave()
@@ -279,7 +280,8 @@ class Links:
         if not was_up:
             if not quiet:
                 who = str(link.peer) if link.peer.name else _host(link.where)
-                self.say(link.where if link.made_here else who, f"no link with {who}, {link.where}: {why}")
+                whom = f"with {who}, {link.where}" if link.peer.name else f"with {link.where}"
+                self.say(link.where if link.made_here else who, f"no link {whom}: {why}")
             return
         if self._up.get(link.peer[:2]) is link:
             del self._up[link.peer[:2]]

@@ -52,6 +52,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_im.routing.link import words
 from twisted_im.routing.table_redis_scripts import CHANGE, CLEAR, LOOK, NODES, REFRESHED, SCRIPTS, STRAY, run_keys
 from twisted_im.server.interfaces import EVERYWHERE, IRouteTable, Look
 
@@ -322,7 +323,7 @@ class _Shard:
     def _failed(self, failure: Failure) -> None:
         self._attempt = None
         if not self._stopped:
-            self._say(f"it cannot be reached: {failure.getErrorMessage()}")
+            self._say(f"it cannot be reached: {words(failure)}")
             self._again()
 
     def _again(self) -> None:

@@ -84,6 +84,7 @@ class Doubts:
         self._closing: dict[str, None] = {}  # those for which the poll under way is the last
         self._position: int | None = 0  # everything up to it has been pushed; None if nobody knows from where to read
         self._counted = 0.0
+        self._said = ""
         self._timer: Any = None
         self._polling = self._again = self._stopped = False
 
@@ -173,8 +174,11 @@ class Doubts:
         self._closing = {peer: None for peer, last in self.open.items() if peer in self._heard or last <= now}
         try:
             yield self._read()
+            self._said = ""
         except Exception as error:
-            log.warn("what peers have accepted could not be read, and is tried again: {why}", why=str(error))
+            if str(error) != self._said:  # once, and not at each poll
+                self._said = str(error)
+                log.warn("what peers have accepted could not be read, and is tried again: {why}", why=self._said)
             self._closing.clear()
         self._polling = False
         if self._stopped:
@@ -184,9 +188,9 @@ class Doubts:
         self._counted = now
         for peer in self._closing:
             del self.open[peer]
+            log.info("{peer} is {how}", event="certain", peer=peer, how="heard" if peer in self._heard else "gone")
             if self._unleased.pop(peer, peer) is None:
                 self._heard.pop(peer, None)  # nothing else would ever forget it
-            log.info("{peer} is {how}", event="certain", peer=peer, how="heard" if peer in self._heard else "gone")
         self._closing = {}
         if self.open:
             self._timer = self._turn.reactor.callLater(0 if self._again else POLL, self._poll)

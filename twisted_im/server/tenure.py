@@ -115,6 +115,7 @@ class Tenure:
         self._taking: Deferred[None] | None = None
         self._over = False
         self._held = False
+        self._said = ""
         self.address = self.clients = ""
         self.look = Look(clock(), ())
 
@@ -211,15 +212,19 @@ class Tenure:
     @inlineCallbacks
     def _renew(self) -> Any:
         self._timer = None
+        before = self.look
         try:
             yield self._ask()
+            self._said = ""
         except ImError as error:
             if error.code is Status.NO_SUCH:
                 if not self._over:
                     self._over, self._held = True, False
                     self._lost(Failure(StoreError(f"another process has become the node {self._name!r}")))
                 return
-            log.warn("the lease could not be renewed: {why}", why=str(error))
+            if str(error) != self._said:  # once, and not at each attempt
+                self._said = str(error)
+                log.warn("the lease could not be renewed, and is tried again: {why}", why=self._said)
         except Exception:
             if not self._over:  # nobody else may be writing, and a node whose store is broken is of no use to anybody
                 self._over = True
@@ -227,7 +232,8 @@ class Tenure:
             return
         if not self._over:
             self._timer = self._reactor.callLater(RENEWAL, self._renew)
-            self._renewed(self.look)
+            if self.look is not before:
+                self._renewed(self.look)
 
     @inlineCallbacks
     def release(self) -> Any:
