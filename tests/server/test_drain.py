@@ -84,12 +84,12 @@ class Cluster:
         devices: all that are there.
     """
 
-    def __init__(self, seed: int | str, *, store: str = "model", users: int = 3, router: Any = mesh(), **options: Any) -> None:
+    def __init__(self, seed: int | str, *, store: str = "model", users: int = 3, router: Any = None, **options: Any) -> None:
         self.world = World(seed)
         self.disk = SimDisk(self.world, self.world.chance("disk"))
         self.events: list[Event] = []
         make = self.disk.sqlite if store == "sqlite" else self.disk.model
-        self.nodes = {name: self.world.server(name, store=make, machine="rack", router=router, **options) for name in NAMES}
+        self.nodes = {name: self.world.server(name, store=make, machine="rack", router=router or mesh(), **options) for name in NAMES}
         self.world.run_until(lambda: all(self.knows_all(name) for name in NAMES))
         people = [f"user{number}" for number in range(users)]
         self.devices: list[Device] = []

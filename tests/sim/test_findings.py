@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted_im.client.values import Life
+from twisted_im.sim.cluster import mesh, redis
 from twisted_im.sim.disk import SimDisk
 from twisted_im.sim.world import Process, World
 
@@ -118,4 +119,30 @@ def test_a_client_that_is_stopped_while_it_connects_tries_no_other_server() -> N
         world.run_for(10.0)
         assert not online(alice)
         assert not world.leaks
+        world.close()
+
+
+def test_nothing_stays_in_redis_of_a_node_that_ends_while_it_writes_its_entries() -> None:
+    """If this fails, entries of a run that is over stay in the route table, since nobody knows that it was there. (Seed 64.)"""
+    for seed in range(10):
+        world = World(seed)
+        world.links.latencies = 0.01, 0.03
+        disk = SimDisk(world, world.chance("disk"))
+        table = redis(world, "redis")
+        first, _ = [world.server(name, store=disk.model, machine="rack", router=mesh(["redis"])) for name in ("first", "second")]
+        alice = world.client("alice", at="first")
+        world.run_until(lambda alice=alice: online(alice))
+        world.run_for(5.0)
+        boot = first.service.node.boot
+
+        def entries(table: Process = table, boot: bytes = boot) -> list[bytes]:
+            held = table.service.keys.contents()
+            return [field for key, fields in held.items() if key.startswith(b"im:u:") for field in fields if field.startswith(boot)]
+
+        assert entries()
+        table.service.flush()
+        world.run_until(entries)
+        first.kill()
+        world.run_for(20.0)
+        assert not entries()
         world.close()

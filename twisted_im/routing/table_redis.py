@@ -530,9 +530,10 @@ class _Shard:
             if self._protocol is not protocol:
                 raise Away
             asked = self._now()
-            written = self._change((), expected=b"")
+            # Among the nodes before the first entry is there: should this run end now, others know that it has left some.
+            begun = DeferredList([self._change((), expected=b""), self._ask_refresh(())], fireOnOneErrback=True, consumeErrors=True)
             self._open = True
-            whole = yield written
+            whole = all(done > 0 for _, done in (yield begun.addErrback(_first)))
             keys = iter(list(self._mine))
             while whole and (part := list(islice(keys, ROWS))):
                 asked = self._now()

@@ -1,9 +1,9 @@
 """Whether messages are shown soon, by those who could, while other things are broken.
 
-Strategy: in the end everything is mended and comes to be known, so what a cluster loses on its way is found by nobody if the next message of
-the conversation brings it to light. So each message has a clock for each device that it is for. It runs while the device is *sound*: it
-is online, its server has its session and is not stopped, and neither it nor the disk has been broken for a while. Whatever is wrong between
-servers is no excuse: those who do not hear each other read the store.
+Strategy: in the end everything is mended and comes to be known, so what a cluster loses on its way is found by nobody if the next message
+of the conversation brings it to light. So each message has a clock for each device that it is for. It runs while the device is *sound*: it
+is online, its server has its session and is not stopped, and neither it nor the disk has been broken for a while. Whatever is wrong
+between servers is no excuse: those who do not hear each other read the store.
 """
 
 from __future__ import annotations
