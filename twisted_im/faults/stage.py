@@ -132,12 +132,17 @@ class Stage:
         if self.topology.routes:
             await self.start_route()
         for node in self.nodes:
-            await self.start_node(node)
+            node.process = self.spawn_node(node)
+        for node in self.nodes:
+            await self._listening(node)
         await self.until(self.certain, START, "the nodes to find each other")
 
     async def start_node(self, node: Node, *more: str) -> None:
         """Starts a node, and waits until it takes clients."""
         node.process = self.spawn_node(node, *more)
+        await self._listening(node)
+
+    async def _listening(self, node: Node) -> None:
         await self.until(lambda: node.process.port, START, f"{node.name} to listen")
         node.network.target = node.process.port
 

@@ -674,6 +674,8 @@ def _envelope(users: int, data: bytes) -> Envelope:
         if at > len(data) - HEADER_SIZE:
             raise RemoteProtocolError(Disconnect.MALFORMED, "a FORWARD whose audience runs over its end")
         audience.append(data[begin:at])
+    if len({user.partition(b"\0")[0] for user in audience}) > 1:
+        raise RemoteProtocolError(Disconnect.MALFORMED, "a FORWARD for users of more than one tenant")
     inner = data[at:]
     length, word, _, _ = HEADER.unpack_from(inner) if len(inner) >= HEADER_SIZE else (0, 0, 0, 0)
     if length != len(inner) - HEADER_SIZE or word >> 16 != tag(NOTIFY, 0) >> 16:

@@ -420,7 +420,7 @@ AttachRequest = body(
 )
 DetachNotify = body("sessions" / rows(AttachmentRow) * "who is there no more: these sessions, and no others of their devices")
 ForwardRow = body(
-    "users" / Int16ub * "how many users it is for",
+    "users" / Int16ub * "how many users it is for, all of one tenant",
     "envelope" / GreedyBytes * "so many users, each behind its size (u16); then one notify as clients get it, header included",
 )
 ForwardNotify = body("envelopes" / rows(ForwardRow) * "notifies for sessions elsewhere, in their order")
