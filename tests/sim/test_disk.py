@@ -97,13 +97,10 @@ class TestModel(SharedStoreContract, TestCase):
         world = World(self.made)
         disk = SimDisk(world, world.chance("disk"))
         disk.image = MemoryStore(horizon=3600, clock=self.clock, random=world.chance("image").randbytes)
-        if self.made > 1:
-            self.loop.stop()  # nobody asks the one before any more
-        else:
-            self.addCleanup(lambda: self.loop.stop())
-        self.loop = LoopingCall(world.run_for, 0.02)
-        self.loop.clock = reactor
-        self.loop.start(0.001)  # a loop without a pause would keep the interpreter from the thread that asks
+        loop = LoopingCall(world.run_for, 0.02)
+        loop.clock = reactor
+        loop.start(0.001)  # a loop without a pause would keep the interpreter from the thread that asks
+        self.addCleanup(loop.stop)
         self.make_other = lambda: disk.model(world.process(f"node{len(world.processes)}", lambda process: Service()))
         return self.make_other()
 
