@@ -20,7 +20,8 @@ from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.logger import Logger
 
 from twisted_im.pump import Turn
-from twisted_im.routing.link import Attachment, Link, Peer, Reached
+from twisted_im.routing.handshake import Peer
+from twisted_im.routing.link import Attachment, Link, Reached
 from twisted_im.routing.linking import Ends, Links
 from twisted_im.routing.table_memory import MemoryTable
 from twisted_im.server.interfaces import Envelope

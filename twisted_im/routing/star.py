@@ -25,8 +25,9 @@ from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from zope.interface import implementer
 
 from twisted_im.pump import Turn
+from twisted_im.routing.handshake import Peer
 from twisted_im.routing.incoming import Incoming
-from twisted_im.routing.link import LINK_BEAT, Attachment, Link, Peer, Reached
+from twisted_im.routing.link import LINK_BEAT, Attachment, Link, Reached
 from twisted_im.routing.linking import Ends, Linker, Links
 from twisted_im.routing.mesh import attachment
 from twisted_im.routing.route_server import RouteServer
