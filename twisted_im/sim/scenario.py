@@ -221,8 +221,9 @@ def _with_faults(scenario: Scenario, chance: Random) -> Scenario:
     out = (() if scenario.topology in CLUSTERS else _TO_TWO) + (() if scenario.redises else _TO_A_REDIS)
     possible = [kind for kind in sorted(FAULTS) if kind not in out]
     kinds = chance.sample(possible, chance.randint(1, 6))
-    if scenario.redises and chance.random() < 0.5:
-        kinds.append(chance.choice(_TO_A_REDIS))
+    for often, there in ((_TO_TWO, scenario.topology in CLUSTERS), (_TO_A_REDIS, scenario.redises)):
+        if there and chance.random() < 0.5:
+            kinds.append(chance.choice(often))  # what makes these servers a cluster is to be broken in most of the runs
     faults = []
     for _ in range(chance.randint(1, max(3, int(scenario.seconds / 3)))):
         kind = chance.choice(kinds)
