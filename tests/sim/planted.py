@@ -280,6 +280,11 @@ BUGS = {
             ),
         ),
     ),
+    "no last read": Bug(
+        "a node that hears another again does not read what that one wrote since the last poll",
+        "messages of half a second are not shown",
+        (Edit(Doubts, "heard", {"self._poll_soon()": "del self.open[peer]"}),),
+    ),
     "a lost route server is nobody's": Bug(
         "a node that has lost one of two route servers relies on the other at once, though some may still send by the first",
         "what is sent in the seconds in which they have not noticed is not shown",

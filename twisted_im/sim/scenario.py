@@ -198,13 +198,14 @@ def _servers(topology: str, chance: Random) -> tuple[str, ...]:
 
 
 def _sendings(chance: Random, users: list[str], devices: list[str], groups: tuple[tuple[str, ...], ...], seconds: float) -> list[Sending]:
-    """Each device sends at its own pace; some in bursts."""
+    """Each device sends at its own pace; some in bursts. Where little is said, nothing follows what was lost, and brings it to light."""
+    paces = chance.choice(((0.1, 0.3, 1.0, 3.0), (0.03, 0.1)))
     found = []
     for device in devices:
         user = device.partition("/")[0]
         targets: list[str | int] = [other for other in users if other != user]
         targets += [number for number, members in enumerate(groups) if user in members]
-        pace = chance.choice((0.1, 0.3, 1.0, 3.0))
+        pace = chance.choice(paces)
         at = chance.expovariate(pace)
         while at < seconds:
             target = chance.choice(targets)
