@@ -23,6 +23,7 @@ LATE = 0.25  #: seconds from when a message was due until it is shown, above whi
 CALM = 1.0  #: seconds in which nothing that was due came late, after which a disturbance is over
 PATIENCE = 45.0  #: seconds in which the last message must have been shown
 NODES = 3
+KILL_USERS, KILL_RATE = 24, 200  #: in all, and messages a second of all
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Kill:
 
     def __str__(self) -> str:
         what = {"node": "the server" if self.scheme.alone else "a node", "route_server": "the route server", "redis": "Redis"}
-        return f"{self.scheme}, {what[self.part]}"
+        return f"{self.scheme}: {what[self.part]}"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def kills(schemes: Sequence[Scheme]) -> list[Kill]:
     return found
 
 
-def recover(kill: Kill, cores: Cores, folder: Path, times: Times, *, users: int, rate: int) -> Figures:
+def recover(kill: Kill, cores: Cores, folder: Path, times: Times, *, users: int = KILL_USERS, rate: int = KILL_RATE) -> Figures:
     """Kills one process under load.
 
     Args:

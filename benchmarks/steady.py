@@ -1,8 +1,9 @@
 """A steady load by the real client library, which lives through faults: `python -m benchmarks.steady`, started by `benchmarks.recovery`.
 
-Strategy: pairs of users on different nodes write to each other by a timetable, whatever happens. A client that loses its node goes to the
-next one, sends again what was not accepted, and reads what it missed, as every client does. When each message was due, and when it was
-shown, are written to the output at the end; so is what was never accepted, never shown, or shown twice.
+Strategy: in pairs across nodes one user writes to the other by a timetable, whatever happens. (If both wrote, each would notice by the
+number of its own message that it has missed one, and would read it: that is how clients are, and it hides what the servers do.) A client
+that loses its node goes to the next one, sends again what was not accepted, and reads what it missed. When each message was due, and when
+it was shown, are written to the output at the end; so is what was never accepted, never shown, or shown twice.
 
     in      a line when it shall stop sending
     out     one line of JSON when the sending begins, one at the end
@@ -63,7 +64,7 @@ class Steady(LineReceiver):
     def _shower(self, index: int) -> Callable[[Message], None]:
         def show(message: Message) -> None:
             number = int(message.text)
-            self._strange += number % len(self._clients) != index ^ 1
+            self._strange += self._sender_of(number) != index - 1
             self._twice += number in self._shown
             self._shown.setdefault(number, time.monotonic())
 
@@ -88,8 +89,11 @@ class Steady(LineReceiver):
         while (due := self._began + len(self._due) / self._rate) <= time.monotonic():
             number = len(self._due)
             self._due.append(due)
-            index = number % len(self._clients)
-            self._clients[index].send(f"u{index ^ 1}", str(number)).accepted.addCallbacks(self._taken, lambda _: None)
+            index = self._sender_of(number)
+            self._clients[index].send(f"u{index + 1}", str(number)).accepted.addCallbacks(self._taken, lambda _: None)
+
+    def _sender_of(self, number: int) -> int:
+        return number * 2 % len(self._clients)
 
     def _taken(self, _: object) -> None:
         self._accepted += 1

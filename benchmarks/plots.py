@@ -1,0 +1,379 @@
+"""The pictures of `python -m benchmarks schemes`, each as PNG and SVG.
+
+Strategy: one question for each picture, which its title asks; a scheme has the same colour and mark in all of them. Points are measured,
+dashed lines are theory or a straight line through the points (least squares), and the legend says which. What, where and when stands
+at the foot of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
+
+from benchmarks.driving import Figures
+from benchmarks.recovery import KILL_RATE, KILL_USERS
+
+#: scheme → colour, mark. The colours are told apart by those who see red and green alike (Okabe and Ito).
+LOOKS = {
+    "single": ("#000000", "D"),
+    "parallel": ("#777777", "v"),
+    "broadcast": ("#D55E00", "s"),
+    "routed star": ("#0072B2", "^"),
+    "routed mesh": ("#009E73", "o"),
+    "routed mesh Redis": ("#CC79A7", "P"),
+}
+ROUTED = ("routed star", "routed mesh", "routed mesh Redis")
+SIZE, DOTS = (9.0, 5.4), 140
+FURTHEST = 32  #: nodes up to which lines are drawn beyond what was measured
+TYPES = ("png", "svg")
+BIN = 0.1  #: seconds; of all messages due in such a time the one that waited longest is drawn
+STYLE = {
+    "font.size": 10.5,
+    "axes.titlesize": 13.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "svg.hashsalt": "twisted_im",
+}
+
+
+def draw(results: Figures, out: Path) -> list[Path]:
+    """Draws what the results are enough for.
+
+    Args:
+        results: what `benchmarks.schemes` has written.
+        out: the folder for the pictures.
+
+    Returns:
+        the files, PNG and SVG of each picture.
+    """
+    rows = [row for row in results["rows"] if not row.get("failed")]
+    kills = [kill for kill in results["kills"] if not kill.get("failed")]
+    pictures: list[tuple[str, Callable[[], Figure | None]]] = [
+        ("copies", lambda: _copies(rows)),
+        ("cost", lambda: _cost(rows)),
+        ("crossing", lambda: _crossing(rows)),
+        ("latency", lambda: _latency(rows, results)),
+        ("route-server", lambda: _route_server(rows)),
+        ("recovery", lambda: _recovery(kills)),
+    ]
+    written = []
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]  # its keys are literals
+        for name, make in pictures:
+            figure = make()
+            if figure is None:
+                continue
+            load = f"{results['users']} users a node, window {results['window']}, {results['payload']} bytes"
+            if name == "recovery":
+                load = f"{max(kill['nodes'] for kill in kills)} nodes (single: 1), {KILL_USERS} users, {KILL_RATE} messages/s in all"
+            figure.text(0.01, 0.008, _foot(results, load), fontsize=7.5, color="#666666")
+            for kind in TYPES:
+                path = out / f"{name}.{kind}"
+                figure.savefig(path, dpi=DOTS, metadata={"Date": None} if kind == "svg" else None)
+                written.append(path)
+    return written
+
+
+def _foot(results: Figures, load: str) -> str:
+    cores = f"{results['server_cores']} core{'s' if results['server_cores'] > 1 else ''} for all servers"
+    return (
+        f"{results['machine']}, {cores} · Python {results['python']} · {results['store']} on {results['file_system']} · "
+        f"{load} · {results['date']}"
+    )
+
+
+def _figure(columns: int = 1, rows: int = 1, size: tuple[float, float] = SIZE, **options: Any) -> tuple[Figure, Any]:
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(rect=(0, 0.035, 1, 0.965)))  # room for the foot
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def _curve(rows: Iterable[Figures], scheme: str, locality: float, value: Callable[[Figures], float]) -> tuple[list[int], list[float]]:
+    """A scheme's points over the nodes. One node is local whatever the locality; a parallel server always is."""
+    own = [row for row in rows if row["scheme"] == scheme and (row["locality"] == locality or row["nodes"] == 1 or scheme == "parallel")]
+    points = sorted((row["nodes"], value(row)) for row in own)
+    return [nodes for nodes, _ in points], [each for _, each in points]
+
+
+def _localities(rows: Sequence[Figures]) -> list[float]:
+    """Those of which there are rows on several nodes that link, the least local first."""
+    return sorted({row["locality"] for row in rows if row["nodes"] > 1 and row["scheme"] in ("broadcast", *ROUTED)})
+
+
+def _cpu(row: Figures) -> float:
+    return float(row["node_cpu_us_per_message"] + row["route_server_cpu_us_per_message"] + row["redis_cpu_us_per_message"])
+
+
+def _line(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
+    """Beginning and slope of the straight line through the points (least squares)."""
+    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
+    spread = sum((x - mean_x) ** 2 for x in xs)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / spread if spread else 0.0
+    return mean_y - slope * mean_x, slope
+
+
+def _nodes_axis(axes: Axes, nodes: Iterable[int], *, log: bool = True) -> None:
+    if log:
+        axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted(set(nodes)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("nodes")
+
+
+def _percent(locality: float) -> str:
+    if not locality:
+        return "every message goes to another node"
+    return f"{locality:.0%} of the messages stay on their node"
+
+
+def _copies(rows: Sequence[Figures]) -> Figure | None:
+    """Copies of a message against nodes."""
+    localities = _localities(rows)
+    if not localities:
+        return None
+    figure, grid = _figure()
+    axes, locality = grid[0][0], localities[0]
+    nodes = sorted({row["nodes"] for row in rows})
+    most = max(nodes)
+    theory = [1 + step * (most - 1) / 60 for step in range(61)]
+    axes.plot(theory, [n - 1 for n in theory], "--", color=LOOKS["broadcast"][0], lw=1.4, label="theory: N − 1")
+    axes.plot(
+        theory, [(1 - locality) * min(n - 1, 1) for n in theory], "--", color=LOOKS["routed mesh"][0], lw=1.4, label=_routed(locality)
+    )
+    for scheme in ("broadcast", *ROUTED, "parallel"):
+        xs, ys = _curve(rows, scheme, locality, lambda row: row["copies_per_message"])
+        if xs:
+            colour, mark = LOOKS[scheme]
+            size = {"routed star": 11, "routed mesh": 8, "routed mesh Redis": 5}.get(scheme, 8)  # they lie on each other
+            axes.plot(xs, ys, mark, color=colour, ms=size, label=f"{scheme}, measured", mec="white", mew=0.6, clip_on=False)
+    xs, ys = _curve(rows, "broadcast", locality, lambda row: row["wasted_copies_per_message"])
+    if xs:
+        axes.fill_between(xs, ys, color=LOOKS["broadcast"][0], alpha=0.12, lw=0, label="broadcast: copies that nobody there needed")
+    axes.set_title(f"How many copies does a message make?  ({_percent(locality)})")
+    axes.set_ylabel("copies that reach another node, for each message")
+    axes.set_ylim(bottom=0)
+    _nodes_axis(axes, nodes, log=False)
+    axes.legend(loc="upper left")
+    return figure
+
+
+def _routed(locality: float) -> str:
+    return f"theory: {1 - locality:g}, to the node that has the receiver"
+
+
+def _cost(rows: Sequence[Figures]) -> Figure | None:
+    """CPU of a message against nodes, at each locality."""
+    localities = _localities(rows)
+    if not localities:
+        return None
+    figure, grid = _figure(columns=len(localities), size=(max(SIZE[0], 4.6 * len(localities)), 5.6), sharey=True)
+    nodes = sorted({row["nodes"] for row in rows})
+    for axes, locality in zip(grid[0], localities, strict=True):
+        for scheme, (colour, mark) in LOOKS.items():
+            xs, ys = _curve(rows, scheme, locality, _cpu)
+            if not xs:
+                continue
+            if scheme == "single":
+                axes.axhline(ys[0], color=colour, lw=1, ls=":", label="single server")
+                continue
+            axes.plot(xs, ys, mark, color=colour, ms=8, mec="white", mew=0.6, label=scheme)
+            fitted = [(x, y) for x, y in zip(xs, ys, strict=True) if x > 1 or scheme == "parallel"]
+            if scheme == "broadcast" and len(fitted) > 1:
+                begin, slope = _line([x for x, _ in fitted], [y for _, y in fitted])
+                dense = [fitted[0][0] + step * (fitted[-1][0] - fitted[0][0]) / 60 for step in range(61)]
+                axes.plot(dense, [begin + slope * x for x in dense], "--", color=colour, lw=1.3, label="theory: a straight line, by N − 1")
+            elif fitted:
+                mean = sum(y for _, y in fitted) / len(fitted)
+                axes.plot([fitted[0][0], fitted[-1][0]], [mean, mean], "--", color=colour, lw=1.3)
+        axes.plot([], [], "--", color="#555555", lw=1.3, label="theory of all others: flat")
+        axes.set_title(_percent(locality), fontsize=11, fontweight="normal")
+        _nodes_axis(axes, nodes)
+        axes.set_ylim(bottom=0)
+    grid[0][0].set_ylabel("CPU of a message and its receipt, µs\n(all nodes, route server and Redis)")
+    grid[0][0].legend(loc="upper left")
+    figure.suptitle("What does a message cost?", x=0.01, ha="left", fontsize=13.5, fontweight="bold")
+    return figure
+
+
+def crossing(rows: Sequence[Figures], other: str, locality: float) -> float | None:
+    """The number of nodes from which on broadcast costs more CPU than another scheme: where the line through broadcast's points meets the
+    other's mean. None if they never meet, or too little was measured."""
+    xs, ys = _curve([row for row in rows if row["nodes"] > 1], "broadcast", locality, _cpu)
+    _, others = _curve([row for row in rows if row["nodes"] > 1], other, locality, _cpu)
+    if len(xs) < 2 or not others:
+        return None
+    begin, slope = _line(xs, ys)
+    return max(1.0, (sum(others) / len(others) - begin) / slope) if slope > 0 else None
+
+
+def _crossing(rows: Sequence[Figures]) -> Figure | None:
+    """Where broadcast is no longer worth it."""
+    several = [row for row in rows if row["nodes"] > 1]
+    localities = [each for each in _localities(rows) if len(_curve(several, "broadcast", each, _cpu)[0]) > 1]
+    if not localities:
+        return None
+    figure, grid = _figure()
+    axes = grid[0][0]
+    shades = {locality: 1.0 - 0.6 * index / max(len(localities) - 1, 1) for index, locality in enumerate(localities)}
+    dense = [2.0 * (FURTHEST / 2.0) ** (step / 80) for step in range(81)]
+    told = []
+    for locality in localities:
+        xs, ys = _curve(several, "broadcast", locality, _cpu)
+        begin, slope = _line(xs, ys)
+        for other in ROUTED:
+            nodes, others = _curve(several, other, locality, _cpu)
+            if not others:
+                continue
+            mean = sum(others) / len(others)
+            colour, mark = LOOKS[other]
+            label = f"{other}, {locality:.0%} local"
+            axes.plot(dense, [(begin + slope * x) / mean for x in dense], "--", color=colour, lw=1.3, alpha=shades[locality])
+            both = [(n, b / o) for n, b in zip(xs, ys, strict=True) for m, o in zip(nodes, others, strict=True) if n == m]
+            axes.plot(
+                [n for n, _ in both], [y for _, y in both], mark, color=colour, ms=8, mec="white", alpha=shades[locality], label=label
+            )
+            at = crossing(rows, other, locality)
+            if at is not None:
+                told.append(f"{label}: from {at:.1f} nodes on" if at > 2 else f"{label}: never (more expensive from 2 nodes on)")
+    axes.axhline(1, color="black", lw=1.2)
+    axes.text(FURTHEST, 0.93, "broadcast is cheaper below this line", ha="right", va="top", fontsize=9.5)
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g} ×"))
+    axes.set_ylabel("CPU of broadcast ÷ CPU of the routed scheme, for a message")
+    axes.set_title("From how many nodes on is broadcast not worth it?")
+    _nodes_axis(axes, [2, 4, 8, 16, FURTHEST])
+    axes.plot([], [], "--", color="#555555", lw=1.3, label="broadcast's straight line ÷ the other's mean")
+    axes.legend(loc="upper left", ncols=1)
+    axes.text(0.985, 0.16, "Broadcast costs more than\n" + "\n".join(told), transform=axes.transAxes, ha="right", va="bottom", fontsize=8.5)
+    return figure
+
+
+def _latency(rows: Sequence[Figures], results: Figures) -> Figure | None:
+    """What a message waits, as a distribution with its rare cases shown."""
+    localities = _localities(rows)
+    if not localities:
+        return None
+    most = max(row["nodes"] for row in rows)
+    wanted = [
+        row
+        for row in rows
+        if row["nodes"] == (1 if row["scheme"] == "single" else most)
+        and (row["locality"] == localities[0] or row["scheme"] in ("single", "parallel"))
+    ]
+    figure, grid = _figure()
+    axes = grid[0][0]
+    for row in wanted:
+        total = sum(count for _, count in row["histogram_ms"])
+        xs, ys, over = [], [], total
+        for wait, count in row["histogram_ms"]:
+            xs.append(wait)
+            ys.append(over / total)
+            over -= count
+        name = row["scheme"] if row["scheme"] != "single" else "single (1 node)"
+        axes.plot(
+            xs,
+            ys,
+            color=LOOKS[row["scheme"]][0],
+            lw=1.8,
+            drawstyle="steps-post",
+            label=f"{name}: median {row['p50_ms']:.1f} ms, p99 {row['p99_ms']:.1f} ms",
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_ylim(1e-3, 1.0)
+    axes.set_yticks([1, 0.5, 0.1, 0.01, 0.001], ["all", "half", "1 of 10", "1 of 100", "1 of 1,000"])
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("milliseconds from when it was due until it is there")
+    axes.set_ylabel("share of the messages that wait longer")
+    axes.set_title(f"How long is a message on its way?  ({most} nodes, {results['rate']:,} messages/s in all)")
+    axes.legend(loc="lower left")
+    return figure
+
+
+def _route_server(rows: Sequence[Figures]) -> Figure | None:
+    """How many messages a second one core of a route server carries."""
+    localities = _localities(rows)
+    if not localities:
+        return None
+    figure, grid = _figure()
+    axes, nodes = grid[0][0], set()
+    styles = dict(zip(localities, ("-", "--", ":", "-."), strict=False))
+    for scheme in ("broadcast", "routed star"):
+        for locality, style in styles.items():
+            several = [row for row in rows if row["nodes"] > 1 and row["route_server_cpu_us_per_message"]]
+            xs, ys = _curve(several, scheme, locality, lambda row: 1e6 / row["route_server_cpu_us_per_message"])
+            if xs:
+                colour, mark = LOOKS[scheme]
+                axes.plot(xs, ys, style, marker=mark, color=colour, ms=8, mec="white", label=f"{scheme}, {locality:.0%} local")
+                nodes.update(xs)
+    if not nodes:
+        return None
+    axes.set_title("Where does one route server saturate?")
+    axes.set_ylabel("messages/s at which it fills one core\n(1 s ÷ its CPU for a message and its receipt)")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))
+    axes.set_ylim(bottom=0)
+    _nodes_axis(axes, nodes)
+    axes.legend()
+    return figure
+
+
+def _recovery(kills: Sequence[Figures]) -> Figure | None:
+    """What each message waited that was due around a kill."""
+    if not kills:
+        return None
+    columns = min(len(kills), 3)
+    lines = -(-len(kills) // columns)
+    figure, grid = _figure(columns, lines, (max(SIZE[0], 4.3 * columns), max(4.6, 2.6 * lines + 0.8)), sharex=True, sharey=True)
+    panels = [axes for line in grid for axes in line]
+    for axes in panels[len(kills) :]:
+        axes.set_visible(False)
+    for axes, kill in zip(panels, kills, strict=False):
+        longest: dict[int, float] = {}
+        for due, wait in kill["points"]:
+            longest[int(due // BIN)] = max(longest.get(int(due // BIN), 0.0), wait)
+        colour = LOOKS[kill["scheme"]][0]
+        bins = sorted(longest)
+        axes.axvspan(0, kill["down_s"], color="#eeeeee", lw=0)
+        axes.bar([each * BIN for each in bins], [longest[each] for each in bins], BIN, align="edge", color=colour, lw=0)
+        axes.axvline(0, color="black", lw=1.2)
+        axes.set_title(kill["name"], fontsize=10.5)
+        told = f"all well after {kill['recovery_s']:.1f} s" if kill["late"] else "nobody waits"
+        axes.text(
+            0.98,
+            0.93,
+            f"{told}\n{kill['late']} of {kill['sent']:,} late, {kill['lost']} lost",
+            transform=axes.transAxes,
+            ha="right",
+            va="top",
+            fontsize=9,
+        )
+    for axes in panels:
+        axes.set_yscale("log")
+        axes.set_ylim(1, 30_000)
+        axes.set_yticks([1, 10, 100, 1000, 10_000], ["1 ms", "10 ms", "0.1 s", "1 s", "10 s"])
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    for axes in grid[-1]:
+        axes.set_xlabel("seconds from the kill to when it was due")
+    for line in grid:
+        line[0].set_ylabel("longest wait")
+    figure.suptitle(
+        "What do users notice of a kill?  (grey: until it is started again)", x=0.01, ha="left", fontsize=13.5, fontweight="bold"
+    )
+    return figure

@@ -1,0 +1,24 @@
+"""The pictures: that what they say in words is right. Whether they are good to look at, only a person can tell."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("matplotlib", reason="the pictures need it: pip install matplotlib")
+
+from benchmarks.plots import crossing
+
+
+def row(scheme: str, nodes: int, cpu: float) -> dict[str, object]:
+    """A row of the results, as far as its CPU goes."""
+    parts = {"node_cpu_us_per_message": cpu - 5, "route_server_cpu_us_per_message": 5.0, "redis_cpu_us_per_message": 0.0}
+    return {"scheme": scheme, "nodes": nodes, "locality": 0.0, **parts}
+
+
+def test_crossing_point() -> None:
+    """If this fails, the picture tells an architect the wrong number of nodes from which on broadcast costs more."""
+    broadcast = [row("broadcast", nodes, 40 + 10 * (nodes - 1)) for nodes in (2, 4, 8)]
+    mesh = [row("routed mesh", nodes, 75) for nodes in (1, 2, 4, 8)]
+    assert crossing([*broadcast, *mesh], "routed mesh", 0.0) == pytest.approx(4.5)
+    assert crossing(broadcast, "routed mesh", 0.0) is None
+    assert crossing([row("broadcast", 1, 40), row("broadcast", 2, 50), *mesh], "routed mesh", 0.0) is None
