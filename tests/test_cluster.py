@@ -231,6 +231,9 @@ class TestFaults(Cluster):
         await self.linked(*nodes)
         alice, bob = await self.somebody("alice", nodes[0]), await self.somebody("bob", nodes[1])
         await self.says(alice, bob, "by the route server")
+        route.process.send_signal(signal.SIGUSR2)
+        told = await self.event(route, "counters")
+        assert (told["node"], told["copies_sent"] > 0, told["copy_bytes"] > 0) == ("route", True, True)
         route.kill()
         for number in range(3):
             await self.says(alice, bob, f"by the store {number}")
