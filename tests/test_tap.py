@@ -138,7 +138,8 @@ def test_hangup_reads_certificates_again(words: list[str], tmp_path: Path) -> No
                 assert second.certificate() != early.certificate()
                 pem.write_text("this is no certificate")
                 process.send_signal(signal.SIGHUP)
-                assert "im.pem: there is no certificate in it" in event_in(process.stdout, "not_reloaded")
+                complaint = json.loads(event_in(process.stdout, "not_reloaded").lstrip("\x1e"))
+                assert "im.pem: there is no certificate in it" in complaint["why"]
                 with Talk(address, authority.pem) as third:
                     assert third.certificate() == second.certificate()
                     assert third.login("bob", b"", LoginMethod.ANONYMOUS) == Status.OK
