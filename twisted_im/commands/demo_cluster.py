@@ -296,10 +296,12 @@ class ClusterDemo(Play):
         news = bool(receivers) and isinstance(to, str)
         await self._until(
             lambda: (
-                all(each.confirmed > count for each, count in zip(receivers, confirmed, strict=True))
-                and (len(sender.receipts) > told or not news)
-            )
-            or self._trouble() != trouble,
+                (
+                    all(each.confirmed > count for each, count in zip(receivers, confirmed, strict=True))
+                    and (len(sender.receipts) > told or not news)
+                )
+                or self._trouble() != trouble
+            ),
             "its receipts",
         )
         end = await self._arrived(after, trouble)
@@ -314,7 +316,8 @@ class ClusterDemo(Play):
         say(f"\nMessage {len(self.costs)}: {sender.user} writes {what}: “{text}”\n")
         self._draw(sender, times, before, after)
         copies = plural(cost.copies, "copy", "copies").capitalize()
-        crossed = f", {plural(cost.hops // cost.copies, 'link', 'links')} each, {cost.bytes} bytes" if cost.copies else ""
+        links = plural(cost.hops // max(cost.copies, 1), "link", "links")
+        crossed = f" over {links}{' each' if cost.copies > 1 else ''}, {cost.bytes} bytes" if cost.copies else ""
         looked = f" {plural(cost.look_ups, 'user', 'users').capitalize()} looked up in Redis." if self._tables else ""
         asked = f" ({cost.bytes} bytes to the route server, which has nobody to copy it to.)" if cost.frames and not cost.copies else ""
         say(f"\n   {copies}{crossed}; wasted: {cost.wasted}.{asked}{looked}")
@@ -327,9 +330,7 @@ class ClusterDemo(Play):
     def _gets(self, actor: Actor, sender: Actor, to: str | int) -> bool:
         return actor.user in (self.groups[to] if isinstance(to, int) else (sender.user, to))
 
-    def _cost(
-        self, what: str, sender: Actor, times: dict[Actor, float], before: Figures, after: Figures, *, disturbed: bool
-    ) -> Cost:
+    def _cost(self, what: str, sender: Actor, times: dict[Actor, float], before: Figures, after: Figures, *, disturbed: bool) -> Cost:
         needed = len({actor.node for actor in times if actor.node != sender.node})
         theory = len(self._nodes) - 1 if self._strategy == "broadcast" else needed
         return Cost(
@@ -351,7 +352,8 @@ class ClusterDemo(Play):
         """A branch for each node that it came to."""
         rows: list[tuple[str, str]] = []
         for node in self._names:
-            shown = ", ".join(f"{actor.name} after {took:.2f} ms" for actor, took in times.items() if actor.node == node)
+            here = {actor: took for actor, took in times.items() if actor.node == node}
+            shown = f"{', '.join(actor.name for actor in here)} after {max(here.values()):.2f} ms" if here else ""
             if node == sender.node:
                 if shown:
                     rows.insert(0, ("here", shown))
@@ -479,5 +481,3 @@ def back(actor: Actor, since: float) -> float:
 
 def plural(count: int, one: str, many: str) -> str:
     return f"{count or 'no'} {one if count == 1 else many}"
-
-

@@ -122,4 +122,3 @@ class ParallelDemo(Play):
         say(f"  {who} logs in a second time, on {visitor.node}: there is what {other} wrote to {who}. To miss nothing, {who} has to")
         say(f"  be on all {len(self._servers)} servers at once, and then has a conversation with {other} on each of them.")
         return visitor.node == sender.node
-
