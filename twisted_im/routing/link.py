@@ -235,10 +235,14 @@ class Link:
         if not self.up:
             return
         most = self._pump.connection.max_body - 4 - _FORWARD.rows.fixed.size  # type: ignore[union-attr]  # it has rows
+        counters = self._links.turn.counters
         for data, audience, _ in envelopes:
             named = [len(user).to_bytes(2, "big") + user for user in audience]
             for piece, users in _bundles(named, most - len(data), 0xFFFF):
-                self._rows.append(_row(_FORWARD, users=users, envelope=piece + data))
+                row = _row(_FORWARD, users=users, envelope=piece + data)
+                counters.copies_sent += 1
+                counters.copy_bytes += len(row)
+                self._rows.append(row)
         self._links.to_pack(self)
 
     def attach(self, rows: Iterable[Attachment], *, whole: bool = False) -> Deferred[bool]:

@@ -214,4 +214,3 @@ class MeshRouter:
             link = self._links.get(Role.PEER, node)
             if link is not None:
                 link.forward([(frame, tuple(users), origin)])
-                self._up.counters.copies_sent += 1

@@ -225,7 +225,6 @@ class StarRouter:
         if wanted:
             for link in self._chosen:
                 link.forward(wanted)
-                self._up.counters.copies_sent += len(wanted)
         return reached
 
     def _choose(self) -> list[Link]:
