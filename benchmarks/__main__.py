@@ -13,6 +13,7 @@ from typing import NoReturn
 COMMANDS = {
     "load": "what one message costs a node, under full load, beside what it costs a bare relay in C",
     "connections": "what an idle connection and a login cost a node, and how it bears everybody's coming back at once",
+    "peers": "what one message costs on other servers, beside what it costs on ours",
 }
 
 
