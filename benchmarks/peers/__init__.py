@@ -149,8 +149,6 @@ def run(options: argparse.Namespace) -> int:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
     bench.report()
-    for fault in bench.faults:
-        print(f"WRONG: {fault}", file=sys.stderr)
     return 1 if bench.faults else 0
 
 
@@ -205,7 +203,7 @@ class Bench:
                         raise
                     failed.add(row.peer)
                     self.faults.append(f"{row.title}, window {row.window}: {error}")
-                    say(f"{done}/{total} {row.title}, window {row.window}: it failed, and is left out from here")
+                    say(f"{done}/{total} {row.title}, window {row.window}: left out from here: {str(error).partition(chr(10))[0]}")
                     continue
                 runs.append(figures)
                 self.faults += [f"{row.title}, window {row.window}: {fault}" for fault in judge(figures)]
@@ -248,10 +246,17 @@ class Bench:
         return figures
 
     def report(self) -> None:
-        """Shows what has been measured so far, and writes it where it was asked for."""
+        """Shows what has been measured so far, and writes it where it was asked for; then what went wrong."""
+        self._show()
+        for fault in self.faults:
+            print(f"WRONG: {fault}", file=sys.stderr)
+
+    def _show(self) -> None:
         rows = self.rows()
         if self._options.json is not None:
-            self._options.json.write_text(json.dumps({**self._about(), "missing": self.missing, "rows": rows}, indent=1) + "\n")
+            self._options.json.write_text(
+                json.dumps({**self._about(), "missing": self.missing, "faults": self.faults, "rows": rows}, indent=1) + "\n"
+            )
         if not rows:
             say("nothing was measured")
             return
@@ -291,7 +296,7 @@ class Bench:
                     "ratio_to_ours": round(cpu / our_cpu, 3) if our_cpu else None,
                     "speed_to_ours": round(own["delivered_per_s"] / beside["delivered_per_s"], 3) if beside["delivered_per_s"] else None,
                     **{name: own[name] for name in ("p50_ms", "p99_ms", "rss_kib_per_connection", "logins_per_s")},
-                    **{name: own[name] for name in ("load_cpu_us_per_message", "server_core_share", "load_core_share")},
+                    **{name: own[name] for name in ("seconds", "load_cpu_us_per_message", "server_core_share", "load_core_share")},
                     "runs": len(runs),
                 }
             )

@@ -102,6 +102,29 @@ log.console = true
 log.console.level = info
 """
 
+CROSSBAR = """\
+{{
+  "version": 2,
+  "controller": {{}},
+  "workers": [{{
+    "type": "router",
+    "realms": [{{
+      "name": "load",
+      "roles": [{{
+        "name": "anonymous",
+        "permissions": [{{"uri": "load.", "match": "prefix", "allow": {{"publish": true, "subscribe": true}}, "cache": true}}]
+      }}]
+    }}],
+    "transports": [{{
+      "type": "rawsocket",
+      "endpoint": {{"type": "tcp", "interface": "127.0.0.1", "port": {port}, "backlog": 1024}},
+      "serializers": ["json"],
+      "auth": {{"anonymous": {{"type": "static", "role": "anonymous"}}}}
+    }}]
+  }}]
+}}
+"""
+
 RABBITMQ_PLUGINS = "[rabbitmq_mqtt].\n"
 
 #: RabbitMQ must have a name server, and would start one that stays: so it gets one of its own, which ends with it.
@@ -208,6 +231,10 @@ def _in_ejabberd(folder: Path) -> Mapping[str, str]:
     }
 
 
+def _crossbar(folder: Path, paths: Mapping[str, str]) -> list[str]:
+    return [paths["crossbar"], "start", "--cbdir", str(folder), "--config", "config.json", "--loglevel", "info", "--color", "false"]
+
+
 def _rabbitmq(folder: Path, paths: Mapping[str, str]) -> list[str]:
     return [paths["sh"], "starts.sh", paths[_RABBITMQ_SERVER]]
 
@@ -268,6 +295,13 @@ _RABBITMQ = Product(
     _rabbitmq,
     _in_rabbitmq,
 )
+_CROSSBAR = Product(
+    "Crossbar",
+    ("crossbar",),
+    "pip install crossbar, in an environment of its own that is on the PATH (or https://crossbar.io)",
+    r"Crossbar\S* v(\d\S*)",
+    _crossbar,
+)
 
 _XMPP_PACKETS = "2, and up to 4 that acknowledge"
 
@@ -290,6 +324,15 @@ KNOWN: dict[str, Known] = {
         beside=MEMORY,
         protocol="nats",
         settings={"nats.conf": NATS},
+    ),
+    "crossbar": Known(
+        product=_CROSSBAR,
+        title="Crossbar (WAMP)",
+        promise="at most once",
+        packets="2",
+        beside=MEMORY,
+        protocol="wamp",
+        settings={"config.json": CROSSBAR},
     ),
     "ejabberd": Known(
         product=_EJABBERD,
