@@ -46,7 +46,7 @@ class Cost(NamedTuple):
     wasted: int
     wasted_theory: int
     frames: int  #: on all links: with a route server, the one to it too
-    hops: int
+    hops: int  #: of the copies that were wanted
     bytes: int
     look_ups: int
     milliseconds: float | None  #: until it was shown everywhere
@@ -183,13 +183,10 @@ class ClusterDemo(Play):
             away = node.of("table away", since)
             if away and not node.of("table back", away[-1]["at"]) and not self.costs:
                 raise ChildProcessError(f"the route table's server {away[-1]['server']}: {away[-1]['why']}; start it, or correct --table")
-            doubts = Counter(each["peer"] for each in node.of("doubt", since))
-            certain = Counter(each["peer"] for each in node.of("certain", since))
-            if doubts - certain:
+            last = {each["peer"]: each["event"] for each in node.events if each["event"] in ("doubt", "certain") and each["at"] >= since}
+            heard = {peer for peer, event in last.items() if event == "certain"}
+            if len(heard) < len(last) or not heard >= {other.name for other in running if other is not node}:
                 return False
-            for other in running:
-                if other is not node and not certain[other.name] and not node.of("link up", since, peer=f"node {other.name}"):
-                    return False
         return True
 
     def _trouble(self) -> int:
@@ -316,8 +313,9 @@ class ClusterDemo(Play):
         say(f"\nMessage {len(self.costs)}: {sender.user} writes {what}: “{text}”\n")
         self._draw(sender, times, before, after)
         copies = plural(cost.copies, "copy", "copies").capitalize()
-        links = plural(cost.hops // max(cost.copies, 1), "link", "links")
-        crossed = f" over {links}{' each' if cost.copies > 1 else ''}, {cost.bytes} bytes" if cost.copies else ""
+        useful = cost.copies - cost.wasted
+        links = f" over {plural(cost.hops // useful, 'link', 'links')}{' each' if cost.copies > 1 else ''}" if useful else ""
+        crossed = f"{links}, {cost.bytes} bytes" if cost.copies else ""
         looked = f" {plural(cost.look_ups, 'user', 'users').capitalize()} looked up in Redis." if self._tables else ""
         asked = f" ({cost.bytes} bytes to the route server, which has nobody to copy it to.)" if cost.frames and not cost.copies else ""
         say(f"\n   {copies}{crossed}; wasted: {cost.wasted}.{asked}{looked}")
@@ -382,24 +380,24 @@ class ClusterDemo(Play):
             sizes = (7, 8, 13, 8, 9, 10, 10, 10, 18)
             say(f"  {what:<20}" + "".join(f"{cell:>{size}}" for cell, size in zip(shown, sizes, strict=True)) + end)
 
-        def each(hops: int, copies: int) -> int | None:
-            return hops // copies if copies else None
+        def each(hops: int, useful: int) -> int | None:
+            return hops // useful if useful else None
 
         for c in self.costs:
             end = "  disturbed" if c.disturbed else "" if c.as_told else "  WRONG"
             row(
-                c.what, c.copies, c.theory, c.wasted, c.wasted_theory, each(c.hops, c.copies), c.frames, c.bytes, c.look_ups,
+                c.what, c.copies, c.theory, c.wasted, c.wasted_theory, each(c.hops, c.copies - c.wasted), c.frames, c.bytes, c.look_ups,
                 c.milliseconds, end=end,
             )  # fmt: skip
         copies, theory, wasted, wasted_theory, frames, hops, size, look_ups = (
             sum(getattr(cost, field) for cost in self.costs)
             for field in ("copies", "theory", "wasted", "wasted_theory", "frames", "hops", "bytes", "look_ups")
         )
-        row(f"{len(self.costs)} messages", copies, theory, wasted, wasted_theory, each(hops, copies), frames, size, look_ups, None)
+        row(f"{len(self.costs)} messages", copies, theory, wasted, wasted_theory, each(hops, copies - wasted), frames, size, look_ups, None)
         r = self._receipts
         row(
-            "and their receipts", r["copies_taken"], None, r["copies_wasted"], None, each(r["hops"], r["copies_taken"]), r["copies_sent"],
-            r["copy_bytes"], r["look_ups"], None,
+            "and their receipts", r["copies_taken"], None, r["copies_wasted"], None,
+            each(r["hops"], r["copies_taken"] - r["copies_wasted"]), r["copies_sent"], r["copy_bytes"], r["look_ups"], None,
         )  # fmt: skip
         everywhere = (len(self._nodes) - 1) * len(self.costs)
         needed = sum(cost.routed for cost in self.costs)
