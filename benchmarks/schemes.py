@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
 import platform
 import sys
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clusters import PARALLEL, REDIS_TABLE, Scheme, even, measure, redis_missing, running
+from benchmarks.curves import ROUTED, crossing, localities_of
 from benchmarks.driving import Figures, RunError, UnfitError
 from benchmarks.load_nodes import MOST_NODES, Row, rows_of
 from benchmarks.recovery import KILL_RATE, LATE, NODES, Kill, Times, kills, recover
@@ -311,6 +313,12 @@ def show(results: Figures) -> None:
             "A message makes two pushes, its own and its receipt's: copies, wasted and hops are for each; CPU and bytes for both. "
             "Settings are those that an operator gives to all processes together."
         )
+    rows = [row for row in results["rows"] if not row.get("failed")]
+    for other, locality in itertools.product(ROUTED, localities_of(rows)):
+        at = crossing(rows, other, locality)
+        if at is not None:
+            told = f"from {at:.1f} nodes on" if at > 2 else "already with 2 nodes"
+            print(f"With {locality:.0%} of the messages local, broadcast costs more CPU than {other} {told}.")
     fell = [
         [
             kill["name"],
