@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import itertools
 import json
 import platform
 import sys
@@ -314,11 +313,15 @@ def show(results: Figures) -> None:
             "Settings are those that an operator gives to all processes together."
         )
     rows = [row for row in results["rows"] if not row.get("failed")]
-    for other, locality in itertools.product(ROUTED, localities_of(rows)):
-        at = crossing(rows, other, locality)
-        if at is not None:
-            told = f"from {at:.1f} nodes on" if at > 2 else "already with 2 nodes"
-            print(f"With {locality:.0%} of the messages local, broadcast costs more CPU than {other} {told}.")
+    for other in ROUTED:
+        found = {locality: crossing(rows, other, locality) for locality in localities_of(rows)}
+        told = [
+            f"{f'from {at:.1f} nodes on' if at > 2 else 'already with 2 nodes'} ({locality:.0%} local)"
+            for locality, at in found.items()
+            if at is not None
+        ]
+        if told:
+            print(f"Broadcast costs more CPU than {other} {', '.join(told)}.")
     fell = [
         [
             kill["name"],
