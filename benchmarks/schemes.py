@@ -279,7 +279,7 @@ def _progress(steps: int) -> Iterator[Callable[[str], None]]:
 
 def show(results: Figures) -> None:
     """Prints what was measured, for people."""
-    heads = ["", "nodes", "local", "delivered/s", "CPU: nodes", "route s.", "Redis", "p50", "p99", "p99.9"]
+    heads = ["", "nodes", "local", "delivered/s", "µs: nodes", "route s.", "Redis", "ms: p50", "p99", "p99.9"]
     heads += ["copies", "wasted", "hops", "bytes", "settings"]
     lines = [
         [
@@ -287,10 +287,10 @@ def show(results: Figures) -> None:
             str(row["nodes"]),
             f"{row['locality']:g}",
             f"{row['delivered_per_s']:,.0f}",
-            f"{row['node_cpu_us_per_message']:.1f} µs",
-            f"{row['route_server_cpu_us_per_message']:.1f} µs" if row["by_server"] else "–",
-            f"{row['redis_cpu_us_per_message']:.1f} µs" if row["by_redis"] else "–",
-            *(f"{row[name]:.1f} ms" for name in ("p50_ms", "p99_ms", "p999_ms")),
+            f"{row['node_cpu_us_per_message']:.1f}",
+            f"{row['route_server_cpu_us_per_message']:.1f}" if row["by_server"] else "–",
+            f"{row['redis_cpu_us_per_message']:.1f}" if row["by_redis"] else "–",
+            *(f"{row[name]:.1f}" for name in ("p50_ms", "p99_ms", "p999_ms")),
             f"{row['copies_per_message']:.2f}",
             f"{row['wasted_copies_per_message']:.2f}",
             f"{row['hops_per_message']:.2f}",
@@ -309,7 +309,7 @@ def show(results: Figures) -> None:
             f"Python {results['python']}; {results['machine']}; {results['date']}"
         )
         print(
-            "A message makes two pushes, its own and its receipt's: copies, wasted and hops are for each; CPU and bytes for both. "
+            "A message makes two pushes, its own and its receipt's: copies, wasted and hops are for each; CPU (µs) and bytes for both. "
             "Settings are those that an operator gives to all processes together."
         )
     rows = [row for row in results["rows"] if not row.get("failed")]
