@@ -24,7 +24,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load import BUSY, MAX_PAYLOAD, UNFIT, Figures, RunError, UnfitError, judge, medians
+from benchmarks.driving import UNFIT, Figures, RunError, UnfitError, judge, medians
+from benchmarks.load import BUSY, MAX_PAYLOAD
 from benchmarks.peers.known import KNOWN, MEMORY, SQLITE
 from benchmarks.peers.process import end_of_log, free_port, started
 from benchmarks.peers.talk import MIN_PAYLOAD
