@@ -131,7 +131,10 @@ class Doubts:
 
     def heard(self, peer: str) -> None:
         """A peer is heard from now on. What it committed until now and did not push is read once more."""
+        if peer not in self._live and peer not in self._heard and peer not in self.open:
+            self._begin(peer, self._looked)  # it has come since the last look, and accepted something perhaps before it was heard
         self._heard[peer] = None
+        self._closing.pop(peer, None)  # the poll under way may have begun before that
         if peer in self.open:
             self._poll_soon()
 
