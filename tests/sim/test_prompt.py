@@ -16,7 +16,7 @@ def test_what_is_late() -> None:
         prompt.accepted(device, 1, 7, 1.0)
     assert not [*prompt.look(1.0 + PROMPT, BOTH)]
     prompt.shown(LAPTOP, 1, 7)
-    assert [*prompt.look(1.5 + PROMPT, BOTH)] == [f"{PHONE} has not shown 1:7, which was accepted {0.5 + PROMPT:.1f} s ago"]
+    assert [*prompt.look(1.5 + PROMPT, BOTH)] == [f"{PHONE} has not shown 1:7 {PROMPT:g} s after it was accepted"]
     prompt.shown(PHONE, 1, 8)
     prompt.accepted(PHONE, 1, 8, 2.0)  # its sender is told last
     assert not [*prompt.look(100.0, BOTH)]

@@ -57,5 +57,5 @@ class Prompt:
         for device, since in self._sound.items():
             for (conversation, seq), accepted in self._waiting[device].items():
                 if now - max(accepted, since) > PROMPT:
-                    yield f"{device} has not shown {conversation}:{seq}, which was accepted {now - accepted:.1f} s ago"
+                    yield f"{device} has not shown {conversation}:{seq} {PROMPT:g} s after it was accepted"
                     break
