@@ -14,6 +14,7 @@ COMMANDS = {
     "load": "what one message costs a node, under full load, beside what it costs a bare relay in C",
     "connections": "what an idle connection and a login cost a node, and how it bears everybody's coming back at once",
     "schemes": "the schemes against each other: what a message costs, what it waits, and what a kill does",
+    "peers": "what one message costs on other servers, beside what it costs on ours",
 }
 
 

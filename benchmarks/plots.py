@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
 
+from benchmarks.curves import ROUTED, cpu_of, crossing, curve, line_through, localities_of
 from benchmarks.driving import Figures
-from benchmarks.recovery import KILL_RATE, KILL_USERS
+from benchmarks.recovery import KILL_RATE, KILL_USERS, LATE, NODES
 
 #: scheme → colour, mark. The colours are told apart by those who see red and green alike (Okabe and Ito).
 LOOKS = {
@@ -29,9 +30,8 @@ LOOKS = {
     "routed mesh": ("#009E73", "o"),
     "routed mesh Redis": ("#CC79A7", "P"),
 }
-ROUTED = ("routed star", "routed mesh", "routed mesh Redis")
 SIZE, DOTS = (9.0, 5.4), 140
-FURTHEST = 32  #: nodes up to which lines are drawn beyond what was measured
+LINES = ("-", "--", ":", "-.")  #: of localities
 TYPES = ("png", "svg")
 BIN = 0.1  #: seconds; of all messages due in such a time the one that waited longest is drawn
 STYLE = {
@@ -79,7 +79,7 @@ def draw(results: Figures, out: Path) -> list[Path]:
                 continue
             load = f"{results['users']} users a node, window {results['window']}, {results['payload']} bytes"
             if name == "recovery":
-                load = f"{max(kill['nodes'] for kill in kills)} nodes (single: 1), {KILL_USERS} users, {KILL_RATE} messages/s in all"
+                load = f"{NODES} nodes (single: 1), {KILL_USERS} users, {KILL_RATE} messages/s; late: more than {1000 * LATE:g} ms"
             figure.text(0.01, 0.008, _foot(results, load), fontsize=7.5, color="#666666")
             for kind in TYPES:
                 path = out / f"{name}.{kind}"
@@ -101,30 +101,6 @@ def _figure(columns: int = 1, rows: int = 1, size: tuple[float, float] = SIZE, *
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def _curve(rows: Iterable[Figures], scheme: str, locality: float, value: Callable[[Figures], float]) -> tuple[list[int], list[float]]:
-    """A scheme's points over the nodes. One node is local whatever the locality; a parallel server always is."""
-    own = [row for row in rows if row["scheme"] == scheme and (row["locality"] == locality or row["nodes"] == 1 or scheme == "parallel")]
-    points = sorted((row["nodes"], value(row)) for row in own)
-    return [nodes for nodes, _ in points], [each for _, each in points]
-
-
-def _localities(rows: Sequence[Figures]) -> list[float]:
-    """Those of which there are rows on several nodes that link, the least local first."""
-    return sorted({row["locality"] for row in rows if row["nodes"] > 1 and row["scheme"] in ("broadcast", *ROUTED)})
-
-
-def _cpu(row: Figures) -> float:
-    return float(row["node_cpu_us_per_message"] + row["route_server_cpu_us_per_message"] + row["redis_cpu_us_per_message"])
-
-
-def _line(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
-    """Beginning and slope of the straight line through the points (least squares)."""
-    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
-    spread = sum((x - mean_x) ** 2 for x in xs)
-    slope = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / spread if spread else 0.0
-    return mean_y - slope * mean_x, slope
-
-
 def _nodes_axis(axes: Axes, nodes: Iterable[int], *, log: bool = True) -> None:
     if log:
         axes.set_xscale("log", base=2)
@@ -142,7 +118,7 @@ def _percent(locality: float) -> str:
 
 def _copies(rows: Sequence[Figures]) -> Figure | None:
     """Copies of a message against nodes."""
-    localities = _localities(rows)
+    localities = localities_of(rows)
     if not localities:
         return None
     figure, grid = _figure()
@@ -155,16 +131,16 @@ def _copies(rows: Sequence[Figures]) -> Figure | None:
         theory, [(1 - locality) * min(n - 1, 1) for n in theory], "--", color=LOOKS["routed mesh"][0], lw=1.4, label=_routed(locality)
     )
     for scheme in ("broadcast", *ROUTED, "parallel"):
-        xs, ys = _curve(rows, scheme, locality, lambda row: row["copies_per_message"])
+        xs, ys = curve(rows, scheme, locality, lambda row: row["copies_per_message"])
         if xs:
             colour, mark = LOOKS[scheme]
             size = {"routed star": 11, "routed mesh": 8, "routed mesh Redis": 5}.get(scheme, 8)  # they lie on each other
             axes.plot(xs, ys, mark, color=colour, ms=size, label=f"{scheme}, measured", mec="white", mew=0.6, clip_on=False)
-    xs, ys = _curve(rows, "broadcast", locality, lambda row: row["wasted_copies_per_message"])
+    xs, ys = curve(rows, "broadcast", locality, lambda row: row["wasted_copies_per_message"])
     if xs:
         axes.fill_between(xs, ys, color=LOOKS["broadcast"][0], alpha=0.12, lw=0, label="broadcast: copies that nobody there needed")
-    axes.set_title(f"How many copies does a message make?  ({_percent(locality)})")
-    axes.set_ylabel("copies that reach another node, for each message")
+    axes.set_title("How many copies does a message make?")
+    axes.set_ylabel(f"copies that reach another node, for each message\n({_percent(locality)})")
     axes.set_ylim(bottom=0)
     _nodes_axis(axes, nodes, log=False)
     axes.legend(loc="upper left")
@@ -177,14 +153,14 @@ def _routed(locality: float) -> str:
 
 def _cost(rows: Sequence[Figures]) -> Figure | None:
     """CPU of a message against nodes, at each locality."""
-    localities = _localities(rows)
+    localities = localities_of(rows)
     if not localities:
         return None
     figure, grid = _figure(columns=len(localities), size=(max(SIZE[0], 4.6 * len(localities)), 5.6), sharey=True)
     nodes = sorted({row["nodes"] for row in rows})
     for axes, locality in zip(grid[0], localities, strict=True):
         for scheme, (colour, mark) in LOOKS.items():
-            xs, ys = _curve(rows, scheme, locality, _cpu)
+            xs, ys = curve(rows, scheme, locality, cpu_of)
             if not xs:
                 continue
             if scheme == "single":
@@ -193,78 +169,73 @@ def _cost(rows: Sequence[Figures]) -> Figure | None:
             axes.plot(xs, ys, mark, color=colour, ms=8, mec="white", mew=0.6, label=scheme)
             fitted = [(x, y) for x, y in zip(xs, ys, strict=True) if x > 1 or scheme == "parallel"]
             if scheme == "broadcast" and len(fitted) > 1:
-                begin, slope = _line([x for x, _ in fitted], [y for _, y in fitted])
-                dense = [fitted[0][0] + step * (fitted[-1][0] - fitted[0][0]) / 60 for step in range(61)]
-                axes.plot(dense, [begin + slope * x for x in dense], "--", color=colour, lw=1.3, label="theory: a straight line, by N − 1")
+                begin, slope = line_through([x for x, _ in fitted], [y for _, y in fitted])
+                ends = [fitted[0][0], fitted[-1][0]]
+                axes.plot(
+                    ends, [begin + slope * x for x in ends], "--", color=colour, lw=1.3, label="theory of broadcast: a line, by N − 1"
+                )
             elif fitted:
                 mean = sum(y for _, y in fitted) / len(fitted)
                 axes.plot([fitted[0][0], fitted[-1][0]], [mean, mean], "--", color=colour, lw=1.3)
         axes.plot([], [], "--", color="#555555", lw=1.3, label="theory of all others: flat")
         axes.set_title(_percent(locality), fontsize=11, fontweight="normal")
-        _nodes_axis(axes, nodes)
-        axes.set_ylim(bottom=0)
+        _nodes_axis(axes, nodes, log=False)
+    grid[0][0].set_ylim(bottom=0)  # last: the panels share it, and what is set is not widened any more
     grid[0][0].set_ylabel("CPU of a message and its receipt, µs\n(all nodes, route server and Redis)")
-    grid[0][0].legend(loc="upper left")
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside right upper")
     figure.suptitle("What does a message cost?", x=0.01, ha="left", fontsize=13.5, fontweight="bold")
     return figure
-
-
-def crossing(rows: Sequence[Figures], other: str, locality: float) -> float | None:
-    """The number of nodes from which on broadcast costs more CPU than another scheme: where the line through broadcast's points meets the
-    other's mean. None if they never meet, or too little was measured."""
-    xs, ys = _curve([row for row in rows if row["nodes"] > 1], "broadcast", locality, _cpu)
-    _, others = _curve([row for row in rows if row["nodes"] > 1], other, locality, _cpu)
-    if len(xs) < 2 or not others:
-        return None
-    begin, slope = _line(xs, ys)
-    return max(1.0, (sum(others) / len(others) - begin) / slope) if slope > 0 else None
 
 
 def _crossing(rows: Sequence[Figures]) -> Figure | None:
     """Where broadcast is no longer worth it."""
     several = [row for row in rows if row["nodes"] > 1]
-    localities = [each for each in _localities(rows) if len(_curve(several, "broadcast", each, _cpu)[0]) > 1]
+    localities = [each for each in localities_of(rows) if len(curve(several, "broadcast", each, cpu_of)[0]) > 1]
     if not localities:
         return None
-    figure, grid = _figure()
-    axes = grid[0][0]
-    shades = {locality: 1.0 - 0.6 * index / max(len(localities) - 1, 1) for index, locality in enumerate(localities)}
-    dense = [2.0 * (FURTHEST / 2.0) ** (step / 80) for step in range(81)]
-    told = []
-    for locality in localities:
-        xs, ys = _curve(several, "broadcast", locality, _cpu)
-        begin, slope = _line(xs, ys)
-        for other in ROUTED:
-            nodes, others = _curve(several, other, locality, _cpu)
-            if not others:
+    others = [other for other in ROUTED if curve(several, other, localities[0], cpu_of)[0]]
+    if not others:
+        return None
+    figure, grid = _figure(columns=len(others), size=(max(SIZE[0], 4.6 * len(others)), 5.2), sharey=True)
+    furthest = max(row["nodes"] for row in several) * 2
+    for axes, other in zip(grid[0], others, strict=True):
+        colour, mark = LOOKS[other]
+        for index, (locality, style) in enumerate(zip(localities, LINES, strict=False)):
+            xs, ys = curve(several, "broadcast", locality, cpu_of)
+            nodes, costs = curve(several, other, locality, cpu_of)
+            if not costs:
                 continue
-            mean = sum(others) / len(others)
-            colour, mark = LOOKS[other]
-            label = f"{other}, {locality:.0%} local"
-            axes.plot(dense, [(begin + slope * x) / mean for x in dense], "--", color=colour, lw=1.3, alpha=shades[locality])
-            both = [(n, b / o) for n, b in zip(xs, ys, strict=True) for m, o in zip(nodes, others, strict=True) if n == m]
-            axes.plot(
-                [n for n, _ in both], [y for _, y in both], mark, color=colour, ms=8, mec="white", alpha=shades[locality], label=label
-            )
+            begin, slope = line_through(xs, ys)
+            mean = sum(costs) / len(costs)
             at = crossing(rows, other, locality)
-            if at is not None:
-                told.append(f"{label}: from {at:.1f} nodes on" if at > 2 else f"{label}: never (more expensive from 2 nodes on)")
-    axes.axhline(1, color="black", lw=1.2)
-    axes.text(FURTHEST, 0.93, "broadcast is cheaper below this line", ha="right", va="top", fontsize=9.5)
-    axes.set_yscale("log", base=2)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g} ×"))
-    axes.set_ylabel("CPU of broadcast ÷ CPU of the routed scheme, for a message")
-    axes.set_title("From how many nodes on is broadcast not worth it?")
-    _nodes_axis(axes, [2, 4, 8, 16, FURTHEST])
-    axes.plot([], [], "--", color="#555555", lw=1.3, label="broadcast's straight line ÷ the other's mean")
-    axes.legend(loc="upper left", ncols=1)
-    axes.text(0.985, 0.16, "Broadcast costs more than\n" + "\n".join(told), transform=axes.transAxes, ha="right", va="bottom", fontsize=8.5)
+            told = "never" if at is None else f"from {at:.1f} nodes on" if at > 2 else "already with 2 nodes"
+            shade = 1.0 - 0.55 * index / max(len(localities) - 1, 1)
+            ends = [2, furthest]
+            axes.plot(ends, [(begin + slope * x) / mean for x in ends], style, color=colour, lw=1.5, alpha=shade)
+            both = [(n, b / c) for n, b in zip(xs, ys, strict=True) for m, c in zip(nodes, costs, strict=True) if n == m]
+            label = f"{locality:.0%} local: {told}"
+            axes.plot(
+                [n for n, _ in both], [y for _, y in both], mark, ls=style, lw=0, color=colour, ms=8, mec="white", alpha=shade, label=label
+            )
+            if at is not None and at > 2:
+                axes.plot([at], [1], "o", ms=13, mfc="none", mec="black", mew=1.4)
+        axes.axhline(1, color="black", lw=1.2)
+        axes.axhspan(0, 1, color="#eeeeee", lw=0, zorder=0)
+        axes.set_title(f"against {other}", fontsize=11)
+        axes.legend(loc="upper left", title="broadcast costs more", alignment="left")
+        _nodes_axis(axes, [2, *(row["nodes"] for row in several), furthest], log=False)
+        axes.set_xlim(left=1.5)
+    grid[0][0].set_ylim(0, 1.35 * grid[0][0].get_ylim()[1])  # room for the legends
+    grid[0][-1].text(furthest, 0.5, "here broadcast is cheaper", ha="right", va="center", fontsize=9.5)
+    grid[0][0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g} ×"))
+    grid[0][0].set_ylabel("CPU of broadcast ÷ CPU of the other, for a message\n(lines: broadcast's straight line ÷ the other's mean)")
+    figure.suptitle("From how many nodes on is broadcast not worth it?", x=0.01, ha="left", fontsize=13.5, fontweight="bold")
     return figure
 
 
 def _latency(rows: Sequence[Figures], results: Figures) -> Figure | None:
     """What a message waits, as a distribution with its rare cases shown."""
-    localities = _localities(rows)
+    localities = localities_of(rows)
     if not localities:
         return None
     most = max(row["nodes"] for row in rows)
@@ -309,16 +280,16 @@ def _latency(rows: Sequence[Figures], results: Figures) -> Figure | None:
 
 def _route_server(rows: Sequence[Figures]) -> Figure | None:
     """How many messages a second one core of a route server carries."""
-    localities = _localities(rows)
+    localities = localities_of(rows)
     if not localities:
         return None
     figure, grid = _figure()
     axes, nodes = grid[0][0], set()
-    styles = dict(zip(localities, ("-", "--", ":", "-."), strict=False))
+    styles = dict(zip(localities, LINES, strict=False))
     for scheme in ("broadcast", "routed star"):
         for locality, style in styles.items():
             several = [row for row in rows if row["nodes"] > 1 and row["route_server_cpu_us_per_message"]]
-            xs, ys = _curve(several, scheme, locality, lambda row: 1e6 / row["route_server_cpu_us_per_message"])
+            xs, ys = curve(several, scheme, locality, lambda row: 1e6 / row["route_server_cpu_us_per_message"])
             if xs:
                 colour, mark = LOOKS[scheme]
                 axes.plot(xs, ys, style, marker=mark, color=colour, ms=8, mec="white", label=f"{scheme}, {locality:.0%} local")
@@ -357,7 +328,7 @@ def _recovery(kills: Sequence[Figures]) -> Figure | None:
         told = f"all well after {kill['recovery_s']:.1f} s" if kill["late"] else "nobody waits"
         axes.text(
             0.98,
-            0.93,
+            0.98,
             f"{told}\n{kill['late']} of {kill['sent']:,} late, {kill['lost']} lost",
             transform=axes.transAxes,
             ha="right",
@@ -366,13 +337,14 @@ def _recovery(kills: Sequence[Figures]) -> Figure | None:
         )
     for axes in panels:
         axes.set_yscale("log")
-        axes.set_ylim(1, 30_000)
+        axes.set_ylim(1, 600_000)  # room for what is said
         axes.set_yticks([1, 10, 100, 1000, 10_000], ["1 ms", "10 ms", "0.1 s", "1 s", "10 s"])
         axes.yaxis.set_minor_formatter(NullFormatter())
-    for axes in grid[-1]:
+    for axes in panels[max(len(kills) - columns, 0) : len(kills)]:  # the lowest of each column
+        axes.xaxis.set_tick_params(labelbottom=True)
         axes.set_xlabel("seconds from the kill to when it was due")
     for line in grid:
-        line[0].set_ylabel("longest wait")
+        line[0].set_ylabel(f"longest wait of each {BIN:g} s")
     figure.suptitle(
         "What do users notice of a kill?  (grey: until it is started again)", x=0.01, ha="left", fontsize=13.5, fontweight="bold"
     )

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clusters import PARALLEL, REDIS_TABLE, Scheme, even, measure, redis_missing, running
+from benchmarks.curves import ROUTED, crossing, localities_of
 from benchmarks.driving import Figures, RunError, UnfitError
 from benchmarks.load_nodes import MOST_NODES, Row, rows_of
 from benchmarks.recovery import KILL_RATE, LATE, NODES, Kill, Times, kills, recover
@@ -278,7 +279,7 @@ def _progress(steps: int) -> Iterator[Callable[[str], None]]:
 
 def show(results: Figures) -> None:
     """Prints what was measured, for people."""
-    heads = ["", "nodes", "local", "delivered/s", "CPU: nodes", "route s.", "Redis", "p50", "p99", "p99.9"]
+    heads = ["", "nodes", "local", "delivered/s", "µs: nodes", "route s.", "Redis", "ms: p50", "p99", "p99.9"]
     heads += ["copies", "wasted", "hops", "bytes", "settings"]
     lines = [
         [
@@ -286,10 +287,10 @@ def show(results: Figures) -> None:
             str(row["nodes"]),
             f"{row['locality']:g}",
             f"{row['delivered_per_s']:,.0f}",
-            f"{row['node_cpu_us_per_message']:.1f} µs",
-            f"{row['route_server_cpu_us_per_message']:.1f} µs" if row["by_server"] else "–",
-            f"{row['redis_cpu_us_per_message']:.1f} µs" if row["by_redis"] else "–",
-            *(f"{row[name]:.1f} ms" for name in ("p50_ms", "p99_ms", "p999_ms")),
+            f"{row['node_cpu_us_per_message']:.1f}",
+            f"{row['route_server_cpu_us_per_message']:.1f}" if row["by_server"] else "–",
+            f"{row['redis_cpu_us_per_message']:.1f}" if row["by_redis"] else "–",
+            *(f"{row[name]:.1f}" for name in ("p50_ms", "p99_ms", "p999_ms")),
             f"{row['copies_per_message']:.2f}",
             f"{row['wasted_copies_per_message']:.2f}",
             f"{row['hops_per_message']:.2f}",
@@ -308,9 +309,19 @@ def show(results: Figures) -> None:
             f"Python {results['python']}; {results['machine']}; {results['date']}"
         )
         print(
-            "A message makes two pushes, its own and its receipt's: copies, wasted and hops are for each; CPU and bytes for both. "
+            "A message makes two pushes, its own and its receipt's: copies, wasted and hops are for each; CPU (µs) and bytes for both. "
             "Settings are those that an operator gives to all processes together."
         )
+    rows = [row for row in results["rows"] if not row.get("failed")]
+    for other in ROUTED:
+        found = {locality: crossing(rows, other, locality) for locality in localities_of(rows)}
+        told = [
+            f"{f'from {at:.1f} nodes on' if at > 2 else 'already with 2 nodes'} ({locality:.0%} local)"
+            for locality, at in found.items()
+            if at is not None
+        ]
+        if told:
+            print(f"Broadcast costs more CPU than {other} {', '.join(told)}.")
     fell = [
         [
             kill["name"],

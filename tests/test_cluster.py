@@ -24,6 +24,7 @@ from tests.twistd import ENVIRONMENT, HELLO, TWISTD, Talk
 from twisted_im.client.client import Client
 from twisted_im.errors import Disconnect
 from twisted_im.leash import leashed
+from twisted_im.server.authenticators import write_password
 from twisted_im.wire.codec import CODECS
 from twisted_im.wire.schema import Command, Kind, LoginMethod
 
@@ -190,6 +191,38 @@ class TestStrategies(Cluster):
         await self._three(BROADCAST)
 
 
+class TestParallel(Cluster):
+    """Single servers side by side, with the same users and a store each."""
+
+    async def test_users_of_different_servers_do_not_reach_each_other(self) -> None:
+        """If this fails, servers that were not told of each other share messages; or a message is lost, and not only where nobody is."""
+        for user in ("alice", "amy", "bob"):
+            write_password(self.folder / "users", "", user, "secret")
+        servers = []
+        for name in ("im-1", "im-2"):
+            words = ["im", "--auth=file:users", "--listen=tcp:0", f"--data={name}", f"--name={name}"]
+            servers.append(self.run_words([*TWISTD, "-n", "--pidfile=", *words]))
+            await self.event(servers[-1], "listening")
+        one, two = servers
+
+        async def online(uid: str, server: Running) -> Client:
+            client = self.client(uid, at=server.address, secret="secret")
+            await client.when_online()
+            return client
+
+        alice, amy, bob = await online("alice", one), await online("amy", one), await online("bob", two)
+        await self.says(alice, amy, "to my neighbour")
+        await alice.send("bob", "to another server").accepted
+        assert await bob.conversations() == [], "it is not there, so it will not come"
+        assert self.texts(bob) == []
+        there = await online("bob", one)
+        await self.until(lambda: self.texts(there) == ["to another server"])
+        assert self.texts(bob) == []
+        await self.end(two, one)
+        assert [server.of("stopped")[0]["accepted"] for server in servers] == [2, 0]
+        assert [server.of("stopped")[0]["copies_sent"] for server in servers] == [0, 0]
+
+
 class TestFaults(Cluster):
     """Processes that are killed."""
 
@@ -231,6 +264,9 @@ class TestFaults(Cluster):
         await self.linked(*nodes)
         alice, bob = await self.somebody("alice", nodes[0]), await self.somebody("bob", nodes[1])
         await self.says(alice, bob, "by the route server")
+        route.process.send_signal(signal.SIGUSR2)
+        told = await self.event(route, "counters")
+        assert (told["node"], told["copies_sent"] > 0, told["copy_bytes"] > 0) == ("route", True, True)
         route.kill()
         for number in range(3):
             await self.says(alice, bob, f"by the store {number}")

@@ -121,6 +121,8 @@ def test_several_processes_behind_one_port(running: Running, runner: str) -> Non
     assert len(running.said("process", node="im-2")) == 1
     children = [running.said("process", node=node)[-1]["pid"] for node in ("im-1", "im-2")]
     leader = int((running.folder / "pid").read_text()) if runner == "in the background" else parent.pid
+    os.kill(leader, signal.SIGUSR2)
+    wait_for(lambda: {line["node"] for line in running.said("counters")} == {"im-1", "im-2"}, "what both have done so far")
     os.kill(leader, signal.SIGTERM)
     wait_for(lambda: not is_there(leader), "the end")
     assert parent.wait(DEADLINE) == 0

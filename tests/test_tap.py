@@ -138,7 +138,8 @@ def test_hangup_reads_certificates_again(words: list[str], tmp_path: Path) -> No
                 assert second.certificate() != early.certificate()
                 pem.write_text("this is no certificate")
                 process.send_signal(signal.SIGHUP)
-                assert "im.pem: there is no certificate in it" in event_in(process.stdout, "not_reloaded")
+                complaint = json.loads(event_in(process.stdout, "not_reloaded").lstrip("\x1e"))
+                assert "im.pem: there is no certificate in it" in complaint["why"]
                 with Talk(address, authority.pem) as third:
                     assert third.certificate() == second.certificate()
                     assert third.login("bob", b"", LoginMethod.ANONYMOUS) == Status.OK
@@ -148,6 +149,19 @@ def test_hangup_reads_certificates_again(words: list[str], tmp_path: Path) -> No
         rest, _ = process.communicate(timeout=DEADLINE)
         assert process.returncode == 0
         assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize("words", [[*TWISTD, "-n", "--pidfile="], [*TWIST, "--log-format=json"]], ids=["twistd", "twist"])
+def test_what_it_has_done_so_far(words: list[str], tmp_path: Path) -> None:
+    """Whoever wants to know what a server does must stop it, or the question ends it."""
+    with started([*words, "im", "--auth=anonymous", "--listen=tcp:0"], tmp_path) as process:
+        assert process.stdout is not None
+        address = address_in(process.stdout)
+        for logins in (0, 1):
+            process.send_signal(signal.SIGUSR2)
+            told = json.loads(event_in(process.stdout, "counters").lstrip("\x1e"))
+            assert (told["node"], told["logins"], "copies_wasted" in told) == ("node", logins, True)
+            assert lets_in(address)
 
 
 def test_a_closed_terminal_ends_the_server(tmp_path: Path) -> None:

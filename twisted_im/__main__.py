@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 #: command → its one line in the help
 COMMANDS = {
@@ -13,7 +14,7 @@ COMMANDS = {
     "chat": "talk to somebody, line by line",
     "check": "look whether a file of messages is whole",
     "configuration": "write the page of all settings, and an example file",
-    "demo": "watch a node and four devices for a few seconds, faults included",
+    "demo": "watch a server, or a cluster, and its users for a few seconds, faults included",
     "device": "list or remove a user's devices, in the store",
     "faults": "run a server and its clients under faults, and have the oracle judge",
     "oracle": "judge the logs of a run: was anything lost, shown twice, or out of order?",
@@ -25,9 +26,17 @@ COMMANDS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """A mistake is one line; argparse would print the whole usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with status 2."""
+        self.exit(2, f"{self.prog}: {message} (see: {self.prog} --help)\n")
+
+
 def main(words: list[str] | None = None) -> int:
     """Runs one command; gives its exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m twisted_im",
         description="An instant-messaging server. The server itself is started with: twistd -n im --help",
     )

@@ -35,6 +35,7 @@ class Counters:
     copies_wasted: int = 0  #: of these, those that were for nobody here
     hops: int = 0  #: links that the other copies have crossed to come here: one from a node, two by way of a route server
     link_bytes: int = 0  #: bytes given to links, of whatever kind: copies, sessions, heartbeats
+    copy_bytes: int = 0  #: of these, the copies with their audiences
     look_ups: int = 0  #: users who were looked for in a route table elsewhere
     stale_routes: int = 0  #: entries for sessions that are not here, found when somebody sent to them, and removed
     table_away_seconds: float = 0.0  #: in which a server of the route table could not be asked; of several, the sum

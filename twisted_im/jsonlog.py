@@ -17,7 +17,7 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent
 from zope.interface import implementer
 
 #: What Twisted adds to an event for itself.
-_OWN = frozenset({"message", "time", "system", "isError", "format", "text", "why", "factory", "failure", "reason"})
+_OWN = frozenset({"message", "time", "system", "isError", "format", "text", "factory", "failure", "reason"})
 
 
 @implementer(ILogObserver)

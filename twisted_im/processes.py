@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -78,9 +79,9 @@ class _Child(ProcessProtocol):
             self._owner.has_come(self)
         Logger(source).emit(level, "{text}", text=f"{text}\n{trace}" if trace else text, **{**said, "node": self.name})
 
-    def signal(self, name: str) -> None:
+    def signal(self, number: signal.Signals) -> None:
         with suppress(ProcessExitedAlready):
-            self.transport.signalProcess(name)
+            self.transport.signalProcess(number)
 
     def processEnded(self, reason: Failure) -> None:
         self._owner.has_ended(self, reason)
@@ -204,9 +205,17 @@ class Processes(Service):
 
     def reload(self) -> None:
         """Has each read its certificates again."""
+        self._signal(signal.SIGHUP)
+
+    def tell_counters(self) -> None:
+        """Has each log what it has done so far."""
+        self._signal(signal.SIGUSR2)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Sends a signal to those that know what it means by now."""
         for child in self._children.values():
             if child.listens:
-                child.signal("HUP")
+                child.signal(number)
 
     def stopService(self) -> Deferred[None]:
         """Asks all to end in good order, and waits."""
@@ -217,7 +226,7 @@ class Processes(Service):
         for waiting in self._waiting.values():
             waiting.cancel()
         for child in self._children.values():
-            child.signal("TERM")
+            child.signal(signal.SIGTERM)
         stopped = self._stopping
         self._look_for_end()
         return stopped

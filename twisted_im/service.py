@@ -169,6 +169,10 @@ class ImServer(Service):
         """
         return self._ports.reload()
 
+    def tell_counters(self) -> None:
+        """Logs what it has done so far."""
+        log.info("so far", event="counters", node=self.node.name, **self.counters.snapshot())
+
     def _not_started(self, failure: Failure) -> None:
         if not self._told:
             log.critical("not started: {why}", why=failure.getErrorMessage())

@@ -307,10 +307,17 @@ class ImService(MultiService):
             if isinstance(each, ImServer | Processes):
                 each.reload()
 
+    def tell_counters(self) -> None:
+        """Logs all counters."""
+        for each in self:
+            if isinstance(each, ImServer | RouteServer | Processes):
+                each.tell_counters()
+
     def startService(self) -> None:
         atexit.register(self._leave)
         _heed_signals()
         _heed_hangup(self.reload)
+        _heed(signal.SIGUSR2, self.tell_counters)
         if self._data is not None:
             try:
                 Path(self._data).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -361,13 +368,14 @@ def _log_file(options: Any) -> Any:
     if name == "-" or (options.get("nodaemon") and not name):
         return sys.stdout
     file = LogFile.fromFullPath(name or "twistd.log")
-    if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:  # else the operator's reactor or plugin has a use for it
-
-        def rotate(*_: object) -> None:
-            _reactor().callFromThread(file.rotate)
-
-        signal.signal(signal.SIGUSR1, rotate)
+    _heed(signal.SIGUSR1, file.rotate)
     return file
+
+
+def _heed(number: int, call: Callable[[], object]) -> None:
+    """Has a signal do something, unless the operator's reactor or plugin has a use for it."""
+    if signal.getsignal(number) == signal.SIG_DFL:
+        signal.signal(number, lambda *_: _reactor().callFromThread(call))
 
 
 def _reactor() -> Any:

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from tests.client.party import Party
 from twisted_im.commands import chat
-from twisted_im.commands.demo import throwaway_certificate
+from twisted_im.commands.demo_single import throwaway_certificate
 from twisted_im.storage.memory import MemoryStore
 from twisted_im.wire.schema import LoginMethod
 

@@ -13,7 +13,7 @@ from tests.edge.ported import Visitor
 from tests.routing.linked import SECRET, Linked, Side, logged
 from tests.running import Authority, Raw, until
 from twisted_im.edge.peers import link_certificates, link_port, peer_endpoint
-from twisted_im.routing.link import Peer
+from twisted_im.routing.handshake import Peer
 from twisted_im.wire.schema import Role
 
 

@@ -36,6 +36,8 @@ class ClusteredContract(RouterContract):
     nodes = 3
     #: Links between two nodes.
     hops = 1
+    #: Users who are looked for elsewhere, where two messages to two each are sent.
+    look_ups = 0
 
     def ready(self) -> Deferred[None]:
         return Deferred.fromCoroutine(until(lambda: all(len(up.hears) == self.nodes - 1 for up in self.ups)))
@@ -59,8 +61,14 @@ class ClusteredContract(RouterContract):
         wasted = sum(up.counters.copies_wasted for up in self.ups)
         assert (copies, wasted) == self.costs()
         assert sum(up.counters.hops for up in self.ups) == (copies - wasted) * self.hops
+        assert self.ups[1].counters.delivered == 1
         own = [router.own for router in self.routers if getattr(router, "own", None) is not None]
         assert sum(each.counters.link_bytes for each in (*self.ups, *own)) > copies * (len(push(1)) + len(ALICE))
+        first = self.ups[0].counters
+        assert first.link_bytes > first.copy_bytes > first.copies_sent * len(push(1)) > 0
+        assert [up.counters.copy_bytes for up in self.ups[1:]] == [0, 0]
+        assert first.look_ups == self.look_ups
+        assert [(up.counters.stale_routes, up.counters.doubt_seconds) for up in self.ups] == [(0, 0.0)] * 3
 
     def costs(self) -> tuple[int, int]:
         """Copies that reach nodes, and those of them that are for nobody there, in the test above."""

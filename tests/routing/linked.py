@@ -19,7 +19,8 @@ from tests.running import Raw
 from twisted_im.cork import corked
 from twisted_im.edge.peers import certificates_of, link_port, peer_endpoint
 from twisted_im.pump import Turn
-from twisted_im.routing.link import Attachment, Link, Peer, Reached
+from twisted_im.routing.handshake import Peer
+from twisted_im.routing.link import Attachment, Link, Reached
 from twisted_im.routing.linking import Linker, Links
 from twisted_im.server.interfaces import Envelope
 from twisted_im.sim.world import Process, World

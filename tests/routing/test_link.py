@@ -17,7 +17,8 @@ from tests.running import Authority, until
 from twisted_im.core.connection import State
 from twisted_im.edge.peers import link_certificates
 from twisted_im.errors import Disconnect, ImError
-from twisted_im.routing.link import Peer, Reached, link_limits
+from twisted_im.routing.handshake import Peer
+from twisted_im.routing.link import Reached, link_limits
 from twisted_im.wire.codec import CODECS, HEADER, frame, tag
 from twisted_im.wire.schema import Command, Kind, Role
 

@@ -11,7 +11,7 @@ from tests.routing.linked import SECRET, Cluster, Linked, Program, Stranger, log
 from tests.running import until
 from twisted_im.errors import Disconnect, ImError
 from twisted_im.pump import Turn
-from twisted_im.routing.link import Peer
+from twisted_im.routing.handshake import Peer
 from twisted_im.routing.linking import STRANGERS, Links
 from twisted_im.wire.schema import Role
 

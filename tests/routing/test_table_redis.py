@@ -40,6 +40,7 @@ class RedisContract(ClusteredContract):
     """Three nodes on real sockets, with a table on so many servers."""
 
     servers = 1
+    look_ups = 4
 
     def make_routers(self, count: int) -> list[MeshRouter]:
         if not hasattr(self, "redises"):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from zope.interface import implementer
 
@@ -31,7 +31,7 @@ from twisted_im.pump import FARTHEST, Pump
 from twisted_im.routing.single import SingleRouter
 from twisted_im.server.authenticators import PasswordFile, StoreAccounts, read_passwords, write_password
 from twisted_im.server.guesses import PER_ACCOUNT, PER_ADDRESS
-from twisted_im.server.interfaces import Credentials, IPasswords
+from twisted_im.server.interfaces import Credentials, IPasswords, StoreError
 from twisted_im.server.passwords import PasswordChecks
 from twisted_im.server.tenure import RENEWAL
 from twisted_im.storage.memory import MemoryStore
@@ -435,6 +435,16 @@ def alive(node: object) -> list[Pump]:
 
 class Logins(Served):
     """What becomes of them."""
+
+    async def test_a_login_when_the_store_takes_nothing_any_more(self) -> None:
+        """If this fails, the log of a node that was taken for dead has a traceback for everybody who came just then."""
+        store = MemoryStore()
+        await self.serve(store=store)
+        store.open_session = lambda *_: fail(StoreError("another process has become the node 'im'"))  # type: ignore[method-assign]
+        raw = await self.greeted()
+        raw.login("alice").addErrback(lambda _: None)
+        assert await raw.disconnected() is Disconnect.STORE_FAILED
+        assert not self.flushLoggedErrors(), "the node says it, once"
 
     async def test_a_client_that_goes_while_its_login_is_under_way(self) -> None:
         """If this fails, a crowd that gave up waiting for a slow check of passwords fills the memory, the log, or the places of others; or

@@ -123,7 +123,6 @@ class TestLedger(TestCase):
         self.write("a")
         self.ledger.commit()
         self.store.calls.pop(0)[2].errback(OSError("input/output error"))
-        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
         self.assertEqual(len(self.broken), 1)
         self.write("b")
         self.ledger.commit()
@@ -147,7 +146,6 @@ class TestLedger(TestCase):
         self.store.append = lambda *_: 1 // 0  # type: ignore[assignment, method-assign]
         self.write("a")
         self.ledger.commit()
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(len(self.broken), 1)
 
     def test_answered_although_taken_back(self) -> None:

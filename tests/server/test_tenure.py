@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.defer import fail
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from tests.routing.linked import logged
@@ -159,6 +159,22 @@ def test_whose_boot_it_was() -> None:
     assert not is_gone(machine + os.getppid().to_bytes(4, "big") + chance)
     assert not is_gone(bytes(8) + child.pid.to_bytes(4, "big") + chance), "on another machine"
     assert not is_gone(b"made by another program")
+
+
+def test_a_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process is frozen in the middle of a commit: this one can do nothing, and its log says nothing."""
+    clock, store, answer = Clock(), MemoryStore(), Deferred()
+    tenure = Tenure(store, clock, "im", standby=False, lost=lambda failure: None, clock=clock.seconds)
+    tenure.take()
+    with monkeypatch.context() as away, logged() as lines:
+        away.setattr(store, "lease", lambda *_: answer)
+        clock.pump([RENEWAL] + [1.0] * 60)
+        assert [line for line in lines if "has not answered" in line] == lines[:1] == lines
+        answer.callback(())
+    assert tenure.look.leases == ()
+    clock.pump([RENEWAL] * 3)
+    tenure.release()
+    assert clock.getDelayedCalls() == []
 
 
 def test_a_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

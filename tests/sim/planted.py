@@ -25,7 +25,14 @@ from twisted_im.client.reading import Reader
 from twisted_im.core.connection import Connection
 from twisted_im.core.delivery import Inbox, Outbox
 from twisted_im.pump import Pump
+from twisted_im.routing.incoming import Incoming
+from twisted_im.routing.link import Link
+from twisted_im.routing.mesh import MeshRouter
+from twisted_im.routing.star import StarRouter
+from twisted_im.routing.table_memory import MemoryTable
+from twisted_im.routing.table_redis import RedisTable, _Shard
 from twisted_im.server.access import Access
+from twisted_im.server.doubt import Doubts
 from twisted_im.server.features.history import History
 from twisted_im.server.features.messages import Messages
 from twisted_im.server.ledger import Ledger
@@ -217,6 +224,116 @@ BUGS = {
             Edit(Pump, "dataReceived", {"self._held.extend(frames)": "pass"}),
             Edit(Pump, "_dispatch", {"self._held.extend(rest)": "return"}),
         ),
+    ),
+    "a newcomer is trusted": Bug(
+        "a node that has just come is not doubted, though nobody hears it yet",
+        "somebody on another node is not shown what it accepts before there is a link",
+        (Edit(Doubts, "_see", {"elif peer not in before and peer not in self._heard:": "elif False:"}),),
+    ),
+    "a lost link is no doubt": Bug(
+        "a node that loses its link to another does not read the store",
+        "messages between two nodes that are parted come when they are no more, or with the next one",
+        (Edit(MeshRouter, "link_down", {"self._up.doubt(name, link.heard)": "pass"}),),
+    ),
+    "heard before it is told": Bug(
+        "a node hears another as soon as their link is up, before that one has acknowledged who is here",
+        "what is accepted in between is not shown",
+        (
+            Edit(
+                MeshRouter,
+                "link_up",
+                {
+                    "link.attach(rows, whole=True).addCallback(self._whole_acknowledged, link)": (
+                        "link.attach(rows, whole=True)\n    self._same_place[link] = None\n    self._whole_acknowledged(True, link)"
+                    )
+                },
+            ),
+        ),
+    ),
+    "doubt reads from now on": Bug(
+        "a node that loses another reads what is written from then on, and not from when it has surely heard it",
+        "messages of the seconds in which the loss was not noticed are not shown",
+        (Edit(Doubts, "_begin", {"if time <= since - LONGEST_TRANSACTION]": "]"}),),
+    ),
+    "the store is read once": Bug(
+        "a node that does not hear another reads the store when that begins, and not again",
+        "what is accepted while two nodes are parted is not shown before they are no more",
+        (Edit(Doubts, "_poll", {"if self.open:": "if self._again:"}),),
+    ),
+    "a login does not wait": Bug(
+        "a node answers a login before the others have acknowledged the session",
+        "a message that is accepted on another node in that moment is not shown",
+        (Edit(MeshRouter, "attach", {"return DeferredList(told, consumeErrors=True) if told else None": "return None"}),),
+    ),
+    "a device takes others with it": Bug(
+        "when a device of a user goes from a node, the route table takes the user off that node",
+        "a user whose phone goes gets nothing more on the laptop",
+        (
+            Edit(
+                MemoryTable,
+                "_take_off",
+                {
+                    "nodes = self._nodes[user]": "nodes = self._nodes.get(user, {})",
+                    "nodes[node] -= 1": "nodes[node] = 0",
+                    "del self._nodes[user]": "self._nodes.pop(user, None)",
+                },
+            ),
+        ),
+    ),
+    "no last read": Bug(
+        "a node that hears another again does not read what that one wrote since the last poll",
+        "messages of half a second are not shown",
+        (Edit(Doubts, "heard", {"self._poll_soon()": "del self.open[peer]"}),),
+    ),
+    "a lost route server is nobody's": Bug(
+        "a node that has lost one of two route servers relies on the other at once, though some may still send by the first",
+        "what is sent in the seconds in which they have not noticed is not shown",
+        (Edit(StarRouter, "link_down", {"self._be_careful(self._others)": "pass"}),),
+    ),
+    "the first route server only": Bug(
+        "a node sends by its first route server, also when that one does not reach all",
+        "users of a node that has lost that route server are shown nothing of what others accept",
+        (Edit(StarRouter, "_choose", {"if left and all(name in server.reaches for name in left):": "if left:"}),),
+    ),
+    "a full link drops": Bug(
+        "what does not fit into a link's window is thrown away, and the link stays",
+        "in a rush some messages are not shown on other nodes",
+        (Edit(Link, "_tell", {'self.abort(f"{connection.window} notifies are unacknowledged")': "pass"}),),
+    ),
+    "what is late is dropped": Bug(
+        "a push that has waited for its predecessor in vain is thrown away",
+        "when two write to one group on two nodes, one of the messages is not shown",
+        (Edit(Incoming, "_late", {"if late:": "if False:"}),),
+    ),
+    "one envelope for the first node": Bug(
+        "a message whose receivers are on several nodes goes to the first of them",
+        "of a group, those on one node are shown a message, and others are not",
+        (Edit(MeshRouter, "_send", {"in nodes.items():": "in list(nodes.items())[:1]:"}),),
+    ),
+    "a renewal that fails is the last": Bug(
+        "a node whose lease could not be renewed does not try again",
+        "after a moment of a full disk nobody can send on that node any more",
+        (Edit(Tenure, "_renew", {'log.warn("the lease could not be renewed: {why}", why=str(error))': "return"}),),
+    ),
+    "an end elsewhere is not looked at": Bug(
+        "a node does not end the sessions of devices that have logged in on another node",
+        "two windows of one device on two nodes both go on",
+        (Edit(Access, "look_for_ended", {"if session.number <= ended.number and": "if False and"}),),
+    ),
+    "a flushed Redis stays empty": Bug(
+        "a node whose entries are gone from Redis does not write them again",
+        "after a flush of Redis nobody gets a push from another node",
+        (Edit(_Shard, "_is_wrong", {"if self.standing is Standing.SURE:": "if False:"}),),
+    ),
+    "who cannot be looked up is nowhere": Bug(
+        "a node that cannot ask Redis sends its messages to no other node",
+        "while a node has lost Redis, what it accepts is not shown on others",
+        (Edit(RedisTable, "_answer", {"(EVERYWHERE,) if nodes is None else nodes": "nodes or ()"}),),
+    ),
+    "a lost Redis is no doubt": Bug(
+        "a node that has lost its Redis does not read the store",
+        "when Redis comes back empty, users are shown nothing until their node has written its entries",
+        (Edit(_Shard, "_lose", {"self._doubt(self._right)": "pass"}),),
     ),
 }
 

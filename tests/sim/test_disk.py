@@ -99,7 +99,7 @@ class TestModel(SharedStoreContract, TestCase):
         disk.image = MemoryStore(horizon=3600, clock=self.clock, random=world.chance("image").randbytes)
         loop = LoopingCall(world.run_for, 0.02)
         loop.clock = reactor
-        loop.start(0)
+        loop.start(0.001)  # a loop without a pause would keep the interpreter from the thread that asks
         self.addCleanup(loop.stop)
         self.make_other = lambda: disk.model(world.process(f"node{len(world.processes)}", lambda process: Service()))
         return self.make_other()

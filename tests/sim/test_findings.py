@@ -146,3 +146,28 @@ def test_nothing_stays_in_redis_of_a_node_that_ends_while_it_writes_its_entries(
         world.run_for(20.0)
         assert not entries()
         world.close()
+
+
+def test_a_node_that_comes_back_is_doubted_though_it_links_at_once() -> None:
+    """If this fails, what a node accepts in its first moments after a long pause is not shown on others before the next message: they hear it
+    before they see its lease. (Seed 658.)"""
+    for moment in range(12):
+        shown: list[str] = []
+        world = World(moment)
+        disk = SimDisk(world, world.chance("disk"))
+        first, second = [world.server(name, store=disk.model, machine="rack", router=mesh()) for name in ("first", "second")]
+        world.client("bob", at="second", on_message=lambda message, shown=shown: shown.append(message.text))
+        alice = world.client("alice", at="first", answer=30.0)
+        world.run_until(lambda alice=alice, first=first: online(alice) and not first.service.node.doubts.open)
+        alice.send("bob", "before")
+        world.run_until(lambda shown=shown: shown)
+        world.run_for(1.0)
+        first.freeze()
+        world.run_for(5.0)
+        assert second.service.node.doubts.open
+        world.run_until(lambda second=second: not second.service.node.doubts.open, limit=20.0)
+        first.thaw()
+        world.run_for(0.1 * moment)
+        alice.send("bob", "after")
+        world.run_until(lambda shown=shown: shown[-1] == "after", limit=10.0)
+        world.close()

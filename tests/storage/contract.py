@@ -511,6 +511,16 @@ class StoreContract(StoreCase):
         assert await self.range(CAROL, group) == (1, 2, 2, 0, [1, 2])
         assert set(await self.overviews(CAROL)) == {group}
 
+    async def test_members_are_of_one_tenant(self) -> None:
+        """If this fails, a program's slip shows one customer's messages to another's users."""
+        stranger = b"other\0eve"
+        assert await self.refused(self.store.create_group(b"g", [ALICE, stranger])) is Status.BAD_VALUE
+        group = await self.store.create_group(b"g", [ALICE])
+        assert await self.refused(self.store.change_members(group, [stranger], [])) is Status.BAD_VALUE
+        assert (await self.store.members([group]))[group].users == (ALICE,)
+        apart = await self.store.create_group(b"g", [stranger])
+        assert (await self.store.members([apart]))[apart].users == (stranger,)
+
     async def test_only_groups_change(self) -> None:
         """If this fails, a third person can be put into a conversation of two."""
         direct = await self.talk(1)

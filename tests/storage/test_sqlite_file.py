@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from twisted_im.storage import sqlite, sqlite_file
 from twisted_im.storage.sqlite import SqliteStore
 from twisted_im.storage.sqlite_check import findings
 from twisted_im.storage.sqlite_file import SCHEMA, Database, look
+from twisted_im.storage.sqlite_lock import Locks
 
 
 @pytest.fixture
@@ -233,6 +235,17 @@ def test_no_upgrade_under_a_running_server(tmp_path: Path) -> None:
 
 
 # ---- who else uses it
+
+
+def test_who_holds_the_file_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If this fails, a server does not start, and does not say why, while another one is frozen in the middle of a commit."""
+    path = tmp_path / "messages.db"
+    Database(path).close()
+    monkeypatch.setattr("twisted_im.storage.sqlite_file.OPENING", 0.1)
+    other = Locks(path)
+    with closing(other), other.turn():
+        assert "messages.db has been held by another process for" in refused(path)
+    Database(path).close()
 
 
 HOLDER = """if True:

@@ -25,7 +25,8 @@ from twisted_im.commands.pages import table
 from twisted_im.commands.protocol_vectors import BETWEEN_NODES, IN_ORDER, REFUSED, STORY, Example, errors
 from twisted_im.core.connection import BEFORE_OPEN, LINK_SILENCE, TRANSITIONS, Event, Limits, State
 from twisted_im.errors import DISCONNECT_HELP, STATUS_HELP, Disconnect, Status
-from twisted_im.routing.link import CLOCKS_APART, LINK_BEAT, LINK_WINDOW
+from twisted_im.routing.handshake import CLOCKS_APART
+from twisted_im.routing.link import LINK_BEAT, LINK_WINDOW
 from twisted_im.server import interfaces
 from twisted_im.server.access import MAX_REFUSALS, RESUME_SIZE
 from twisted_im.server.features import signals

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from random import Random
 from signal import SIGCONT, SIGSTOP
 from typing import Any, NamedTuple
@@ -18,6 +19,9 @@ from twisted_im.faults.stage import END, START, Node, Stage, Topology
 
 #: Seconds that a killed server is away, at most: whoever supervises it starts it again at once.
 DOWN = 2.0
+
+#: Seconds after which another process has the name of one that stands still: a lease lasts six.
+OVER = 15.0
 
 
 class Harm:
@@ -85,13 +89,18 @@ class Harm:
         node = self._node()
         old = node.process
         old.excused = True
+        second = self._stage.spawn_node(node, "--standby")
         self._broke("server replaced", f"{node.name} stands still, and finds another in its place")
         gone = old.end()
-        old.signal(SIGSTOP)
-        try:
-            await self._stage.start_node(node, "--standby")
-        finally:
-            old.signal(SIGCONT)
+        while not second.port:
+            old.signal(SIGSTOP)
+            try:
+                with suppress(TimeoutError):  # who stands still in the middle of a commit keeps everybody from writing, the next one too
+                    await self._stage.until(lambda: second.port, OVER, f"a second {node.name} to listen")
+            finally:
+                old.signal(SIGCONT)
+            await self._stage.pause(self._chance.random() if not second.port else 0)
+        await self._stage.takes_over(node, second)
         began = time.monotonic()
         await self._stage.until(lambda: gone.called, END, f"the {node.name} that was replaced to end")
         self._took("a replaced node ends", time.monotonic() - began)

@@ -134,16 +134,17 @@ class Stage:
         for node in self.nodes:
             node.process = self.spawn_node(node)
         for node in self.nodes:
-            await self._listening(node)
+            await self.takes_over(node, node.process)
         await self.until(self.certain, START, "the nodes to find each other")
 
-    async def start_node(self, node: Node, *more: str) -> None:
+    async def start_node(self, node: Node) -> None:
         """Starts a node, and waits until it takes clients."""
-        node.process = self.spawn_node(node, *more)
-        await self._listening(node)
+        await self.takes_over(node, self.spawn_node(node))
 
-    async def _listening(self, node: Node) -> None:
-        await self.until(lambda: node.process.port, START, f"{node.name} to listen")
+    async def takes_over(self, node: Node, process: Server) -> None:
+        """Waits until a process takes clients: it is the node from now on."""
+        node.process = process
+        await self.until(lambda: process.port, START, f"{node.name} to listen")
         node.network.target = node.process.port
 
     def spawn_node(self, node: Node, *more: str) -> Server:

@@ -54,7 +54,7 @@ class Incoming:
         return list(dict.fromkeys(user for envelope in envelopes for user in envelope[1] if user not in here))
 
     def own(self, envelopes: Sequence[Envelope]) -> int:
-        """This node's own pushes; gives how many sessions took one now."""
+        """This node's own pushes; gives how many sessions took a message now."""
         return self._deliver(envelopes)
 
     def came(self, envelopes: Sequence[Envelope]) -> None:
@@ -65,22 +65,25 @@ class Incoming:
         self._counters.copies_wasted += len(envelopes) - len(wanted)
         self._counters.hops += self._hops * len(wanted)
         if wanted:
-            self._deliver(wanted)
+            self._counters.delivered += self._deliver(wanted)
 
     def _deliver(self, envelopes: Sequence[Envelope]) -> int:
-        ready: list[Envelope] = []
+        messages: list[Envelope] = []
+        others: list[Envelope] = []
         now = self._up.turn.now()
         for envelope in envelopes:
             frame = envelope[0]
             if len(frame) >= _HEAD.size:
                 command, conversation, seq = _HEAD.unpack_from(frame)
                 if command == _MESSAGE:
-                    ready += self._reorder.put(conversation, seq, envelope, now)
+                    messages += self._reorder.put(conversation, seq, envelope, now)
                     continue
-            ready.append(envelope)
+            others.append(envelope)
         if self._timer is None:
             self._watch()
-        reached: int = self._up.deliver_local(ready) if ready else 0
+        reached: int = self._up.deliver_local(messages) if messages else 0
+        if others:
+            self._up.deliver_local(others)
         return reached
 
     def _watch(self) -> None:
@@ -93,7 +96,7 @@ class Incoming:
         self._timer = None
         late = self._reorder.due(self._up.turn.now())
         if late:
-            self._up.deliver_local(late)
+            self._counters.delivered += self._up.deliver_local(late)
         self._watch()
 
     def stop(self) -> None:

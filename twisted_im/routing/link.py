@@ -2,7 +2,8 @@
 
 Strategy: a link is the machine that a client's connection is (`twisted_im.core.connection`, in another role), driven by the same pump, so
 framing, windows, deadlines and the cork are shared. What comes in goes to a `LinkOwner`, which is a router or a route server; nothing here
-knows where anything should go. Who opens links, and which of two is the right one, stands in `twisted_im.routing.linking`.
+knows where anything should go. Who opens links, and which of two is the right one, stands in `twisted_im.routing.linking`; how two sides
+know each other, in `twisted_im.routing.handshake`.
 
 A link carries hints, and says when they may be missing. It never drops anything silently: whoever finds its window or budget full cuts the
 link, and the other side, which then does not hear this one, reads the store. So all that a link owes is `link_down`, at once, and
@@ -15,22 +16,15 @@ link, and the other side, which then does not hear this one, reads the store. So
                       <------------------------  LINK response    so am I, and this proves that I know the secret
     PROOF request     ------------------------>                   so do I
                       <------------------------  PROOF response   up
-
-The proofs are over the bodies of both LINK frames: names, roles, boots, clocks and nonces of both sides (and a side's own byte, so that
-none can be sent back). Over TLS the secret is empty, and the certificates say who is who.
 """
 
 from __future__ import annotations
 
-import hmac
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
-from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
@@ -38,16 +32,14 @@ from twisted.python.failure import Failure
 
 from twisted_im.core.connection import Event, Limits, LinkConnection
 from twisted_im.errors import Disconnect, ImError, RemoteProtocolError
-from twisted_im.pem import names_of
 from twisted_im.pump import Handler, Pump, Turn
+from twisted_im.routing.handshake import Handshake, Peer
 from twisted_im.server.interfaces import Envelope
 from twisted_im.wire.codec import CODECS, HEADER, frame, notify, request, response, tag
 from twisted_im.wire.framing import Frame
 from twisted_im.wire.schema import (
     DEFAULT_MAX_BODY,
     HEADER_SIZE,
-    LINK_VERSION,
-    MAX_NODE,
     VERSION,
     Command,
     Kind,
@@ -63,8 +55,6 @@ LINK_WINDOW = 1024
 #: Bytes that wait for a reader: a frozen process costs its peers so much each, and a healthy one may be given so much in one turn, as when
 #: a store that was slow has kept thousands of messages in one commit.
 LINK_BUDGET = 2**24
-#: Seconds by which two clocks may differ: client ids and signals carry times, and operators compare logs.
-CLOCKS_APART = 30.0
 #: Seconds for the other side to acknowledge what it was told. No login waits for longer.
 ANSWER = 1.0
 
@@ -74,26 +64,12 @@ _FORWARD_BODY = 256 * 1024
 _AUDIENCE_ROOM = 64 * 1024
 _HELLO = CODECS[REQUEST, Command.HELLO]
 _WELCOME = CODECS[RESPONSE, Command.HELLO]
-_LINK = CODECS[REQUEST, Command.LINK]
-_LINKED = CODECS[RESPONSE, Command.LINK]
-_PROOF = CODECS[REQUEST, Command.PROOF]
 _WINDOW = CODECS[NOTIFY, Command.WINDOW]
 _FAREWELL = CODECS[NOTIFY, Command.DISCONNECT]
 _ATTACH = CODECS[REQUEST, Command.ATTACH]
 _DETACH = CODECS[NOTIFY, Command.DETACH]
 _FORWARD = CODECS[NOTIFY, Command.FORWARD]
 _NODES = CODECS[REQUEST, Command.NODES]
-
-
-class Peer(NamedTuple):
-    """Who is at one end of a link."""
-
-    role: Role
-    name: str
-    boot: bytes = b""  #: 16 bytes of this run; empty where any will do
-
-    def __str__(self) -> str:
-        return f"{'route server' if self.role is Role.ROUTE else 'node'} {self.name}"
 
 
 class Attachment(NamedTuple):
@@ -211,7 +187,6 @@ class Link:
     """One connection to one other node or route server.
 
     Attributes:
-        peer: who is there, or, until that is known, who should be.
         where: its address, for people.
         up: between `link_up` and `link_down`.
         made_here: the connection was made from this side.
@@ -219,14 +194,11 @@ class Link:
 
     def __init__(self, links: Keeper, where: str = "", expected: Peer | None = None) -> None:
         self._links = links
-        self._expected = expected
         self.made_here = expected is not None
-        self.peer = expected or Peer(Role.PEER, "")
+        self._handshake = Handshake(links.me, expected, secret=links.secret, wall=links.turn.wall, random=links.random)
         self.where = where
         self.up = False
         self._told = False  # the end has been told to whom it concerns
-        self._request = b""
-        self._response: Any = None
         self._asked_at = 0.0
         self._last_id = 0
         self._flying: dict[int, tuple[Command, float, list[Deferred[bool]]]] = {}
@@ -244,6 +216,11 @@ class Link:
         return self._pump
 
     @property
+    def peer(self) -> Peer:
+        """Who is there, or, until that is known, who should be."""
+        return self._handshake.peer
+
+    @property
     def heard(self) -> float:
         """A time (by the turn's clock) at which the other side was certainly there, and had this link: when a question left that it has
         answered, at most a heartbeat and a round trip ago while the link is up. What it has pushed since may be lost with the link.
@@ -258,10 +235,14 @@ class Link:
         if not self.up:
             return
         most = self._pump.connection.max_body - 4 - _FORWARD.rows.fixed.size  # type: ignore[union-attr]  # it has rows
+        counters = self._links.turn.counters
         for data, audience, _ in envelopes:
             named = [len(user).to_bytes(2, "big") + user for user in audience]
             for piece, users in _bundles(named, most - len(data), 0xFFFF):
-                self._rows.append(_row(_FORWARD, users=users, envelope=piece + data))
+                row = _row(_FORWARD, users=users, envelope=piece + data)
+                counters.copies_sent += 1
+                counters.copy_bytes += len(row)
+                self._rows.append(row)
         self._links.to_pack(self)
 
     def attach(self, rows: Iterable[Attachment], *, whole: bool = False) -> Deferred[bool]:
@@ -326,6 +307,7 @@ class Link:
 
     def pump_made(self, pump: Pump) -> None:
         self.where = self.where or pump.peer
+        self._handshake.transport = pump.transport
         if not self.made_here:
             self._expect({(REQUEST, Command.HELLO): self._hello})
             self._links.has_come(self)
@@ -403,42 +385,32 @@ class Link:
         connection, turn = self._pump.connection, self._pump.turn
         _granted(frame)
         connection.greeted(_WELCOME.read(frame[3]), turn.now())
-        self._request = _LINK.write(**self._who())
         connection.advance(Event.LOGIN, turn.now())
         self._expect({(RESPONSE, Command.LINK): self._linked})
-        self._send(Command.LINK, self._request)
-
-    def _who(self) -> dict[str, Any]:
-        """What this side says of itself."""
-        links = self._links
-        me, time, nonce = links.me, int(links.turn.wall() * 1000), links.random(16)
-        return {"version": LINK_VERSION, "role": me.role, "boot": me.boot, "time": time, "nonce": nonce, "name": me.name.encode("utf-8")}
+        self._send(Command.LINK, self._handshake.request())
 
     def _link(self, frame: Frame) -> None:
         """Accepting: the other side has said who it is."""
-        self._know(frame[3], _LINK)
-        self._request, who = frame[3], self._who()
-        self._response = who
+        answer = self._handshake.answer(frame[3])
+        self._judge()
         self._asked_at = self._pump.turn.now()
         self._pump.connection.advance(Event.LOGIN, self._asked_at)
         self._expect({(REQUEST, Command.PROOF): self._proved})
-        self._pump.write(response(Command.LINK, frame[1], **who, proof=self._proof(1)))
+        self._pump.write(response(Command.LINK, frame[1], **answer))
 
     def _linked(self, frame: Frame) -> None:
         """Connecting: so has the side that was connected to."""
         _granted(frame)
-        values = self._know(frame[3], _LINKED)
-        self._response = values._asdict()
-        del self._response["proof"]
-        self._check(values.proof, 1)
+        proof = self._handshake.prove(frame[3])
+        self._judge()
         self._asked_at = self._pump.turn.now()
         self._expect({(RESPONSE, Command.PROOF): self._welcomed})
-        self._send(Command.PROOF, _PROOF.write(proof=self._proof(0)))
+        self._send(Command.PROOF, proof)
 
     def _proved(self, frame: Frame) -> None:
         """Accepting: the other side has proved it."""
-        self._check(_PROOF.read(frame[3]).proof, 0)
-        self._links.judge(self, self.peer)  # again: somebody may have come meanwhile
+        self._handshake.believe(frame[3])
+        self._judge()  # again: somebody may have come meanwhile
         self._pump.write(response(Command.PROOF, frame[1]))
         self._begin()
 
@@ -446,65 +418,16 @@ class Link:
         """Connecting: the other side has taken the link as up."""
         _granted(frame)
         CODECS[RESPONSE, Command.PROOF].read(frame[3])
-        self._links.judge(self, self.peer)
+        self._judge()
         self._begin()
 
-    def _know(self, body: bytes, codec: Any) -> Any:
-        """Takes in who is there, if that one may link."""
-        version = int.from_bytes(body[:2], "big")
-        if len(body) > 2 and version != LINK_VERSION:  # whatever else it has for a body
-            raise ImError(Disconnect.LINK_REFUSED, f"version {version} of the cluster protocol does not go with version {LINK_VERSION}")
-        values = codec.read(body)
-        name = values.name.decode("utf-8", "replace")
-        if values.role not in (Role.PEER, Role.ROUTE):
-            raise RemoteProtocolError(Disconnect.MALFORMED, f"role {values.role} is none of a node or a route server")
-        if not 0 < len(values.name) <= MAX_NODE or not name.isprintable():
-            raise RemoteProtocolError(Disconnect.MALFORMED, f"a node's name has 1 to {MAX_NODE} bytes, all to be seen")
-        peer = Peer(Role(values.role), name, values.boot)
-        expected = self._expected
-        self.peer = peer
-        if expected is not None:
-            if peer.role is not expected.role or (expected.name and peer.name != expected.name):
-                wanted = str(expected) if expected.name else "a route server" if expected.role is Role.ROUTE else "a node"
-                raise ImError(Disconnect.LINK_REFUSED, f"there is {peer}, where {wanted} was looked for")
-            if expected.boot and peer.boot != expected.boot:
-                raise ImError(Disconnect.LINK_REFUSED, f"there is another run of {peer} than the one that was looked for")
-        ahead = values.time / 1000 - self._links.turn.wall()
-        if abs(ahead) > CLOCKS_APART:
-            how = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'}"
-            raise ImError(Disconnect.LINK_REFUSED, f"the clock of {peer} is {how} that of {self._links.me}: set it right")
-        self._check_certificate(peer)
-        self._links.judge(self, peer)
-        self._pump.connection.role = Role.ROUTE if Role.ROUTE in (peer.role, self._links.me.role) else Role.PEER
-        return values
-
-    def _check_certificate(self, peer: Peer) -> None:
-        """Over TLS: whether the certificate is that node's. OpenSSL has looked at who signed it."""
-        transport = self._pump.transport
-        if not hasattr(transport, "getPeerCertificate"):
-            if not self._links.secret:
-                raise ImError(Disconnect.LINK_REFUSED, "a link without TLS needs a secret that both sides know")
-            return
-        shown = transport.getPeerCertificate()
-        certificate = None if shown is None else shown.to_cryptography()
-        if certificate is None or peer.name.lower() not in names_of(certificate):
-            raise ImError(Disconnect.LINK_REFUSED, f"the certificate shown is not for {peer.name}")
-        if not _for_both_ends(certificate):
-            raise ImError(Disconnect.LINK_REFUSED, f"the certificate of {peer.name} is not for a node: it is not for both ends of a link")
-
-    def _proof(self, side: int) -> bytes:
-        secret = b"" if hasattr(self._pump.transport, "getPeerCertificate") else self._links.secret
-        said = bytes([side]) + self._request + _LINKED.write(**self._response, proof=b"")
-        return hmac.digest(secret, said, sha256)
-
-    def _check(self, proof: bytes, side: int) -> None:
-        if not hmac.compare_digest(proof, self._proof(side)):
-            raise ImError(Disconnect.LINK_REFUSED, f"{self.peer} does not know the secret of {self._links.me}")
+    def _judge(self) -> None:
+        self._links.judge(self, self.peer)
+        self._pump.connection.role = Role.ROUTE if Role.ROUTE in (self.peer.role, self._links.me.role) else Role.PEER
 
     def _begin(self) -> None:
         self._pump.welcome()
         self._pump.connection.confirmed = self._asked_at
-        self._request, self._response = b"", None
         self._expect(
             {
                 (REQUEST, Command.PING): self._ping,
@@ -691,15 +614,6 @@ def _granted(frame: Frame) -> None:
     """
     if frame[2] & 0xFFFF:
         raise RemoteProtocolError(Disconnect.UNEXPECTED, f"command 0x{frame[0] & 0xFFFF:04x} was answered with error {frame[2] & 0xFFFF}")
-
-
-def _for_both_ends(certificate: x509.Certificate) -> bool:
-    """Whether somebody may connect with it, and be connected to: what a node needs, and no client has."""
-    try:
-        uses = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (x509.ExtensionNotFound, ValueError):
-        return False
-    return {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH} <= set(uses)
 
 
 def words(failure: Failure) -> str:

@@ -22,7 +22,8 @@ from zope.interface import implementer
 from twisted_im.core.connection import Limits
 from twisted_im.errors import Disconnect, ImError
 from twisted_im.pump import Pump, Turn
-from twisted_im.routing.link import Link, LinkOwner, Peer, link_limits, words
+from twisted_im.routing.handshake import Peer
+from twisted_im.routing.link import Link, LinkOwner, link_limits, words
 from twisted_im.wire.schema import Role
 
 log = Logger()

@@ -23,8 +23,9 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
 from zope.interface import implementer
 
+from twisted_im.routing.handshake import Peer
 from twisted_im.routing.incoming import Incoming
-from twisted_im.routing.link import Attachment, Link, Peer, Reached
+from twisted_im.routing.link import Attachment, Link, Reached
 from twisted_im.routing.linking import Ends, Linker, Links
 from twisted_im.routing.table_memory import MemoryTable
 from twisted_im.server.interfaces import EVERYWHERE, Envelope, IRouter, Look
@@ -213,4 +214,3 @@ class MeshRouter:
             link = self._links.get(Role.PEER, node)
             if link is not None:
                 link.forward([(frame, tuple(users), origin)])
-                self._up.counters.copies_sent += 1

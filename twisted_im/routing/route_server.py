@@ -20,7 +20,8 @@ from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.logger import Logger
 
 from twisted_im.pump import Turn
-from twisted_im.routing.link import Attachment, Link, Peer, Reached
+from twisted_im.routing.handshake import Peer
+from twisted_im.routing.link import Attachment, Link, Reached
 from twisted_im.routing.linking import Ends, Links
 from twisted_im.routing.table_memory import MemoryTable
 from twisted_im.server.interfaces import Envelope
@@ -104,6 +105,10 @@ class RouteServer(Service):
         yield self.stop()
         log.info("stopped", event="stopped", node=self._name, **self.counters.snapshot())
 
+    def tell_counters(self) -> None:
+        """Logs what it has done so far."""
+        log.info("so far", event="counters", node=self._name, **self.counters.snapshot())
+
     # ---- who is there
 
     def link_up(self, link: Link) -> None:
@@ -151,8 +156,7 @@ class RouteServer(Service):
     # ---- envelopes
 
     def forwarded(self, link: Link, envelopes: Sequence[Envelope]) -> None:
-        counters = self.counters
-        counters.copies_taken += len(envelopes)
+        self.counters.copies_taken += len(envelopes)
         batches: dict[str, list[Envelope]] = {}
         for frame, audience, origin in envelopes:
             for name, users in self._table.nodes_of(audience).items():
@@ -161,4 +165,3 @@ class RouteServer(Service):
             batch = batches.get(other.peer.name, []) if node.attaches else envelopes
             if other is not link and batch:
                 other.forward(batch)
-                counters.copies_sent += len(batch)

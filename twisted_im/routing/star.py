@@ -25,8 +25,9 @@ from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from zope.interface import implementer
 
 from twisted_im.pump import Turn
+from twisted_im.routing.handshake import Peer
 from twisted_im.routing.incoming import Incoming
-from twisted_im.routing.link import LINK_BEAT, Attachment, Link, Peer, Reached
+from twisted_im.routing.link import LINK_BEAT, Attachment, Link, Reached
 from twisted_im.routing.linking import Ends, Linker, Links
 from twisted_im.routing.mesh import attachment
 from twisted_im.routing.route_server import RouteServer
@@ -224,7 +225,6 @@ class StarRouter:
         if wanted:
             for link in self._chosen:
                 link.forward(wanted)
-                self._up.counters.copies_sent += len(wanted)
         return reached
 
     def _choose(self) -> list[Link]:

@@ -21,7 +21,7 @@ from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, su
 from twisted_im.core.connection import Event, State
 from twisted_im.errors import Disconnect, ImError, RemoteProtocolError, Status
 from twisted_im.pump import Pump
-from twisted_im.server.interfaces import Credentials, Ended, IPasswords
+from twisted_im.server.interfaces import Credentials, Ended, IPasswords, StoreError
 from twisted_im.server.names import answer, checked_name, user_key
 from twisted_im.server.node import Node
 from twisted_im.server.sessions import Session
@@ -203,6 +203,8 @@ class Access:
         if pump.connection.state is State.CLOSED:
             return None  # nobody was refused: it was cancelled, and this is how whoever was asked puts that
         self._node.counters.refused += 1
+        if failure.check(StoreError):
+            raise ImError(Disconnect.STORE_FAILED)  # the node has said why, or is about to
         if pump.connection.state is State.LOGIN:
             pump.connection.advance(Event.REFUSED, pump.turn.now())
             if failure.check(ImError) and failure.value.code is Status.NOT_AUTHENTICATED:

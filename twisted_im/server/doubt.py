@@ -132,11 +132,15 @@ class Doubts:
 
     def heard(self, peer: str) -> None:
         """A peer is heard from now on. What it committed until now and did not push is read once more."""
+        new = peer not in self._heard
+        if new and peer not in self._live and peer not in self.open:
+            self._begin(peer, self._looked)  # it has come since the last look, and accepted something perhaps before it was heard
+        self._heard[peer] = None
+        self._closing.pop(peer, None)  # the poll under way may have begun before that
         if peer in self.open:
             self._poll_soon()
-        elif peer not in self._heard:
+        elif new:
             log.info("{peer} is heard", event="certain", peer=peer)
-        self._heard[peer] = None
 
     def _begin(self, peer: str, since: float) -> None:
         if self._stopped:

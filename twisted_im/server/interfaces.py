@@ -218,11 +218,11 @@ class IStore(Interface):
         """The members of each conversation that exists."""
 
     def create_group(name: bytes, users: Sequence[bytes]) -> Deferred[int]:
-        """Makes a group and gives its conversation's id."""
+        """Makes a group and gives its conversation's id. BAD_VALUE unless all are of one tenant."""
 
     def change_members(conversation: int, add: Sequence[bytes], remove: Sequence[bytes]) -> Deferred[Members]:
         """Changes a group's members: who is removed sees nothing committed after this, nor anything else of it any more. Who is in both
-        lists is removed. NO_SUCH if it is no group."""
+        lists is removed. NO_SUCH if it is no group, BAD_VALUE if not all would be of one tenant."""
 
     def open_session(user: bytes, device: bytes, label: bytes, node: str, token: bytes = b"") -> Deferred[Opened]:
         """Lets one device in, with a number above all its earlier ones; makes the account and the device if they are new.

@@ -124,8 +124,6 @@ class Ledger:
             self._stopped = True
             self._waiting_now += self._waiting_next
             self._waiting_next = []
-            why = f"{type(error).__name__}: {failure.getErrorMessage()}"
-            log.failure("the store is broken; nothing more is accepted: {why}", failure, why=why)
             self._broken(failure)
 
         def unsure(failure: Failure) -> None:

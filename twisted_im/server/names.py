@@ -7,14 +7,14 @@ another's user.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from inspect import isawaitable
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from zope.interface import implementer
 
-from twisted_im.errors import RemoteProtocolError, Status
+from twisted_im.errors import ImError, RemoteProtocolError, Status
 from twisted_im.server.interfaces import Authenticate, IAuthenticator
 
 
@@ -26,6 +26,17 @@ def user_key(tenant: bytes, uid: bytes) -> bytes:
 def uid_of(user: bytes) -> bytes:
     """The uid of a user key."""
     return user.partition(b"\0")[2]
+
+
+def one_tenant(users: Iterable[bytes]) -> None:
+    """Sees to it that users may be members of one conversation.
+
+    Raises:
+        ImError: BAD_VALUE unless all are of one tenant.
+    """
+    tenants = sorted({user.partition(b"\0")[0] for user in users})
+    if len(tenants) > 1:
+        raise ImError(Status.BAD_VALUE, f"members of the tenants {tenants[0]!r} and {tenants[1]!r}: a conversation has those of one")
 
 
 def checked_name(name: bytes, what: str, *, most: int, empty: bool = False) -> str:

@@ -26,7 +26,7 @@ from twisted_im.pump import Handler, Pump, Turn
 from twisted_im.server.doubt import Doubts
 from twisted_im.server.elsewhere import Elsewhere
 from twisted_im.server.guesses import Guesses
-from twisted_im.server.interfaces import Envelope, IPasswords, IRouterUp, Look
+from twisted_im.server.interfaces import Envelope, IPasswords, IRouterUp, Look, StoreError
 from twisted_im.server.ledger import Ledger
 from twisted_im.server.names import answer, as_authenticator, uid_of
 from twisted_im.server.sessions import Session, Sessions
@@ -254,8 +254,13 @@ class Node:
 
     def _store_failed(self, failure: Failure) -> None:
         if self._store_broken:
-            return  # whoever wrote has said so already
+            return
         self._store_broken = True
+        if isinstance(failure.value, StoreError):
+            log.critical("nothing more is accepted: {why}", why=str(failure.value))
+        else:
+            why = f"{type(failure.value).__name__}: {failure.getErrorMessage()}"
+            log.failure("the store is broken; nothing more is accepted: {why}", failure, why=why)
         for pump in list(self.pumps):
             pump.disconnect(ImError(Disconnect.STORE_FAILED))
         self._broken(failure)

@@ -32,6 +32,8 @@ log = Logger()
 #: Seconds that a lease lasts, between its renewals, and between a standby's questions.
 LEASE = 6.0
 RENEWAL = 2.0
+#: Seconds without an answer of the store after which the log says so.
+SLOW = 4.0
 QUESTION = 0.5
 
 _BOOT = struct.Struct(">8sI4s")
@@ -123,8 +125,18 @@ class Tenure:
     def _ask(self) -> Any:
         """Takes or renews the lease, and looks."""
         asked = self._clock()
-        leases = yield self._store.lease(self._name, self.boot, self.address, LEASE, self._load(), self.clients)
+        slow = self._reactor.callLater(SLOW, self._is_slow)
+        try:
+            leases = yield self._store.lease(self._name, self.boot, self.address, LEASE, self._load(), self.clients)
+        finally:
+            if slow.active():
+                slow.cancel()
+            else:
+                log.info("the store answers again, after {seconds:.0f} s", seconds=self._clock() - asked)
         self.look = Look(asked, leases)
+
+    def _is_slow(self) -> None:
+        log.warn("the store has not answered for {seconds:.0f} s; does another process hold it that is stopped?", seconds=SLOW)
 
     def announce(self, address: str) -> None:
         """Has the lease say where other nodes reach this one, now if the name is held, else when it is taken."""

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 Mend = Callable[[], object]
 
-#: Seconds by which a wall clock jumps, at most. Client ids may be an hour ahead (`twisted_im.server.interfaces.AHEAD`), and a client's own
-#: clock is off by a moment too.
+#: Seconds by which a wall clock jumps, at most; all of a run the same way, since a client may have the time of any server, as it was at its
+#: last login. Client ids may be an hour ahead (`twisted_im.server.interfaces.AHEAD`), and a client's own clock is off by a moment too.
 CLOCK_STEP = 3500.0
 
 
@@ -208,7 +208,8 @@ def _trouble(trouble: str) -> Callable[[Victim, Fault], Mend]:
 
 def _clock(run: Victim, fault: Fault) -> Mend:
     machine = run.hosts[fault.target].machine
-    step = (fault.amount - 0.5) * 2 * CLOCK_STEP
+    way = 1.0 if run.world.chance("clock").random() < 0.5 else -1.0
+    step = way * fault.amount * CLOCK_STEP
     machine.ahead += step - machine.stepped  # in place of another one: together they could be more than ids may be off
     machine.stepped = step
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 #: Seconds in which a message is to be shown: silence is noticed after 3, the end of a lease after 8, and a Redis that is not the
 #: others' after 9; each with a question that is not answered at first.
-PROMPT = 15.0
+PROMPT = 10.0
 #: Seconds for which a device, or a disk, is not judged after it was broken: a half-open connection lasts so long.
 RECOVERY = 12.0
 
@@ -57,5 +57,5 @@ class Prompt:
         for device, since in self._sound.items():
             for (conversation, seq), accepted in self._waiting[device].items():
                 if now - max(accepted, since) > PROMPT:
-                    yield f"{device} has not shown {conversation}:{seq}, which was accepted {now - accepted:.1f} s ago"
+                    yield f"{device} has not shown {conversation}:{seq} {PROMPT:g} s after it was accepted"
                     break

@@ -37,6 +37,7 @@ from twisted_im.sim.prompt import Prompt
 from twisted_im.sim.scenario import CLUSTERS, Fault, Scenario
 from twisted_im.sim.trace import Step
 from twisted_im.sim.world import Process, World
+from twisted_im.wire.schema import Role
 
 #: Seconds from the last fault until everything accepted is to be shown (the oracle's L0), and a little more.
 SETTLE = 65.0
@@ -59,6 +60,7 @@ INVARIANTS = {
     "C0": "cursors, receipts and the heads of logs never go back",
     "E0": "no program logs an error that nobody has caused",
     "F0": "the store's file is whole",
+    "K2": "a node that is heard knows of every session whose login was answered",
     "L1": "whoever is online shows what is accepted soon, while other things are broken",
     "O1": "the messages of a device stand in the order in which it has sent them",
     "K0": "in the end each node of a cluster hears every other",
@@ -502,6 +504,8 @@ class _Watch:
             since = self._doubled[older] = doubled.get(older, now)
             if now - since > DOUBLED:
                 self._say(f"S4: {older.user!r} has a session of one device on each of {len(sessions)} nodes")
+        if run.scenario.topology == "mesh":
+            self._look_at_links([process.service.node for process in runs])
         if run.scenario.taking:
             return  # who is late may be the application
         sound = [
@@ -547,6 +551,19 @@ class _Watch:
                 self._say(f"S1: {name} has a session whose connection is gone")
         if len(node.ledger.messages) > 30_000:
             self._say(f"B0: {name} holds {len(node.ledger.messages)} messages for its store")
+
+    def _look_at_links(self, nodes: list[Any]) -> None:
+        """Whether those whom a node hears know who is there. Both are to have the same link: its end may be on its way to one of them."""
+        for here in nodes:
+            for there in [there for there in nodes if there is not here]:
+                link = here.router._heard.get(there.name)
+                back = there.router._links.get(Role.PEER, here.name) if there.router._links is not None else None
+                if link is None or back is None or link._pump.transport.getHost() != back._pump.transport.getPeer():
+                    continue
+                for session in here.sessions:
+                    known = here.name in there.router._table.nodes_of((session.user,))
+                    if not known and session.pump.connection.state is State.OPEN:
+                        self._say(f"K2: {here.name} hears {there.name}, which does not know of {session.user!r} there")
 
     def _look_for_silence(self) -> None:
         """Connections that say nothing for longer than they may; a process that was stopped has a moment to find them."""

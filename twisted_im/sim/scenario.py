@@ -198,13 +198,14 @@ def _servers(topology: str, chance: Random) -> tuple[str, ...]:
 
 
 def _sendings(chance: Random, users: list[str], devices: list[str], groups: tuple[tuple[str, ...], ...], seconds: float) -> list[Sending]:
-    """Each device sends at its own pace; some in bursts."""
+    """Each device sends at its own pace; some in bursts. Where little is said, nothing follows what was lost, and brings it to light."""
+    paces = chance.choice(((0.1, 0.3, 1.0, 3.0), (0.03, 0.1)))
     found = []
     for device in devices:
         user = device.partition("/")[0]
         targets: list[str | int] = [other for other in users if other != user]
         targets += [number for number, members in enumerate(groups) if user in members]
-        pace = chance.choice((0.1, 0.3, 1.0, 3.0))
+        pace = chance.choice(paces)
         at = chance.expovariate(pace)
         while at < seconds:
             target = chance.choice(targets)
@@ -221,8 +222,9 @@ def _with_faults(scenario: Scenario, chance: Random) -> Scenario:
     out = (() if scenario.topology in CLUSTERS else _TO_TWO) + (() if scenario.redises else _TO_A_REDIS)
     possible = [kind for kind in sorted(FAULTS) if kind not in out]
     kinds = chance.sample(possible, chance.randint(1, 6))
-    if scenario.redises and chance.random() < 0.5:
-        kinds.append(chance.choice(_TO_A_REDIS))
+    for often, there in ((_TO_TWO, scenario.topology in CLUSTERS), (_TO_A_REDIS, scenario.redises)):
+        if there and chance.random() < 0.5:
+            kinds.append(chance.choice(often))  # what makes these servers a cluster is to be broken in most of the runs
     faults = []
     for _ in range(chance.randint(1, max(3, int(scenario.seconds / 3)))):
         kind = chance.choice(kinds)

@@ -39,6 +39,7 @@ from twisted_im.server.interfaces import (
     Stored,
     Summary,
 )
+from twisted_im.server.names import one_tenant
 from twisted_im.wire.schema import ConversationKind, ReceiptType, RowType
 
 #: When and in which batch a row was appended: (milliseconds since 1970, position).
@@ -327,6 +328,10 @@ class MemoryStore:
         return succeed({c.id: Members(c.version, c.kind, c.members) for c in found})
 
     def create_group(self, name: bytes, users: Sequence[bytes]) -> Deferred[int]:
+        try:
+            one_tenant(users)
+        except ImError:
+            return fail()
         self._position += 1
         return succeed(self._open(ConversationKind.GROUP, name, tuple(dict.fromkeys(users))).id)
 
@@ -334,6 +339,10 @@ class MemoryStore:
         group = self._conversations[conversation - 1] if 0 < conversation <= len(self._conversations) else None
         if group is None or group.kind != ConversationKind.GROUP:
             return fail(_no_such())
+        try:
+            one_tenant((*group.members, *add))
+        except ImError:
+            return fail()
         self._position += 1
         before, gone = dict.fromkeys(group.members), set(remove)
         group.members = tuple(dict.fromkeys(u for u in (*group.members, *add) if u not in gone))

@@ -46,6 +46,7 @@ from twisted_im.server.interfaces import (
     StoreError,
     Summary,
 )
+from twisted_im.server.names import one_tenant
 from twisted_im.storage.sqlite_file import Database, explained, in_words
 from twisted_im.storage.sqlite_log import ADDRESSED, COMMIT_BITS, HIGHEST, Log
 from twisted_im.wire.schema import ConversationKind, RowType
@@ -451,6 +452,7 @@ class SqliteStore:
         return self._write(self._create_group, name, users)
 
     def _create_group(self, name: bytes, users: Sequence[bytes]) -> int:
+        one_tenant(users)
         self._log.position += 1
         made: int = self._log.open(ConversationKind.GROUP, name, self._ids(users))
         return made
@@ -467,6 +469,7 @@ class SqliteStore:
         known = self._writer.execute("SELECT kind FROM conversations WHERE id = ?", (min(conversation, HIGHEST),)).fetchone()
         if known != (ConversationKind.GROUP,):
             raise ImError(Status.NO_SUCH, "no such conversation, or none of yours")
+        one_tenant((*add, *self._members(self._writer, [conversation])[conversation].users))
         self._log.forget_conversation(conversation)
         self._log.position += 1
         gone = dict.fromkeys(remove)

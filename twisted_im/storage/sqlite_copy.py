@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from twisted_im.server.interfaces import StoreError
-from twisted_im.storage.sqlite_lock import Locks, like_the_file
+from twisted_im.storage.sqlite_lock import PATIENCE, Locks, like_the_file
 
 #: What SQLite keeps beside a file, and would apply to another one that takes its place.
 _SIDES = ("-wal", "-shm", "-journal")
@@ -115,7 +115,7 @@ def restore(connection: sqlite3.Connection, path: Path) -> Path | None:
     fresh = fresh_of(path)
     locks = Locks(path)
     try:
-        with locks.turn():
+        with locks.turn(PATIENCE):
             locks.claim()
         copy_to(connection, fresh)
         with closing(sqlite3.connect(fresh, isolation_level=None)) as restored:

@@ -19,6 +19,7 @@ from pathlib import Path
 from twisted_im.errors import ImError, Status
 from twisted_im.server.interfaces import StoreError
 from twisted_im.storage.sqlite_copy import copy_to
+from twisted_im.storage.sqlite_lock import PATIENCE as OPENING
 from twisted_im.storage.sqlite_lock import Locks
 
 #: What SQLite's header says of a file of ours: "tim1".
@@ -124,7 +125,7 @@ class Database:
         try:
             self._make()
             self._locks = Locks(self.path)
-            with self._locks.turn():
+            with self._locks.turn(OPENING):
                 self._locks.share()
                 self._prepare(self._locks)
         except BaseException as error:

@@ -12,11 +12,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from twisted_im.server.interfaces import StoreError
+
+#: Seconds that somebody who opens or replaces a file waits for who writes, and between his questions.
+PATIENCE = 30.0
+ASK = 0.02
 
 
 class Locks:
@@ -24,13 +29,15 @@ class Locks:
 
     Args:
         path: the database file; it need not exist.
+        clock: seconds, monotonic.
 
     Raises:
         OSError: the side files can be neither made nor opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
+        self._clock = clock
         self._turn = self._open = -1
         try:
             self._turn = _side_file(path, ".lock")
@@ -47,13 +54,38 @@ class Locks:
         self._turn = self._open = -1
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """While this lasts, no other process writes. It waits for whoever has the turn."""
-        fcntl.flock(self._turn, fcntl.LOCK_EX)
+    def turn(self, patience: float | None = None) -> Iterator[None]:
+        """While this lasts, no other process writes. It waits for whoever has the turn.
+
+        Args:
+            patience: seconds to wait at most. Without them it waits in the kernel's own row, which is fair: that is for those who write all
+                the time.
+
+        Raises:
+            StoreError: another process did not let go for so long.
+        """
+        if patience is None:
+            fcntl.flock(self._turn, fcntl.LOCK_EX)
+        else:
+            self._turn_within(patience)
         try:
             yield
         finally:
             fcntl.flock(self._turn, fcntl.LOCK_UN)
+
+    def _turn_within(self, patience: float) -> None:
+        end = self._clock() + patience
+        while True:
+            try:
+                fcntl.flock(self._turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if self._clock() > end:
+                    raise StoreError(
+                        f"{self._path} has been held by another process for {patience:.0f} s; see who has {self._path.name}.lock open, and "
+                        f"whether it is stopped"
+                    ) from None
+                time.sleep(ASK)
 
     def share(self) -> None:
         """Says that this process has the file open, until `close`.

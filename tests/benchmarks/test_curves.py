@@ -1,12 +1,10 @@
-"""The pictures: that what they say in words is right. Whether they are good to look at, only a person can tell."""
+"""What is read out of the rows of a comparison."""
 
 from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("matplotlib", reason="the pictures need it: pip install matplotlib")
-
-from benchmarks.plots import crossing
+from benchmarks.curves import crossing
 
 
 def row(scheme: str, nodes: int, cpu: float) -> dict[str, object]:
@@ -16,7 +14,7 @@ def row(scheme: str, nodes: int, cpu: float) -> dict[str, object]:
 
 
 def test_crossing_point() -> None:
-    """If this fails, the picture tells an architect the wrong number of nodes from which on broadcast costs more."""
+    """If this fails, an architect is told the wrong number of nodes from which on broadcast costs more."""
     broadcast = [row("broadcast", nodes, 40 + 10 * (nodes - 1)) for nodes in (2, 4, 8)]
     mesh = [row("routed mesh", nodes, 75) for nodes in (1, 2, 4, 8)]
     assert crossing([*broadcast, *mesh], "routed mesh", 0.0) == pytest.approx(4.5)
