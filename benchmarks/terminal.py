@@ -145,6 +145,7 @@ def print_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     """With rich if it is installed, else in plain columns."""
     if importlib.util.find_spec("rich") is not None:
         from rich.console import Console
+        from rich.measure import Measurement
         from rich.table import Table
 
         table = Table(*heads)
@@ -154,7 +155,12 @@ def print_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
         for line in lines:
             table.add_row(*line)
         console = Console()
-        console.print(table) if console.is_terminal else Console(width=160).print(table)
+        if console.is_terminal:  # figures that are cut are worse than lines that are broken
+            needed = Measurement.get(console, console.options.update_width(1000), table).maximum
+            console = Console(width=max(console.width, needed))
+        else:
+            console = Console(width=160)
+        console.print(table)
         return
     widths = [max(len(line[i]) for line in (heads, *lines)) for i in range(len(heads))]
     for line in (heads, *lines):
