@@ -177,6 +177,7 @@ class TestStrategies(Cluster):
         assert len({node.of("listening")[0]["node"] for node in (one, two, three)}) == 3
         copies = sum(node.of("stopped")[0]["copies_taken"] for node in (one, two, three))
         assert copies > 0, "they have not met in the store alone"
+        assert sum(node.of("stopped")[0]["delivered"] for node in (one, two, three)) >= 4
 
     async def test_mesh(self) -> None:
         """If this fails, `twistd im --strategy=routed` and the line that it prints make no cluster."""

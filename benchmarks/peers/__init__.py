@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -24,12 +24,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.driving import UNFIT, Figures, RunError, UnfitError, judge, medians
+from benchmarks.driving import Figures, RunError, UnfitError, drive, judge, medians
 from benchmarks.load import BUSY, MAX_PAYLOAD
 from benchmarks.peers.known import KNOWN, MEMORY, SQLITE
-from benchmarks.peers.process import end_of_log, free_port, started
+from benchmarks.peers.process import free_port, started
 from benchmarks.peers.talk import MIN_PAYLOAD
-from benchmarks.servers import ServerError, choose_cores, environment, node_command, on_core, running
+from benchmarks.servers import ServerError, choose_cores, node_command, running
 from benchmarks.terminal import (
     TEMPORARY,
     among,
@@ -178,6 +178,7 @@ class Bench:
             for name in ("", *(name for name in there if KNOWN[name].beside == store))
         }
         self._versions: dict[str, str] = {"": __version__}
+        self._others_load = os.getloadavg()[0]
         self.faults: list[str] = []
 
     def measure(self) -> None:
@@ -190,11 +191,11 @@ class Bench:
         """
         if not self._cores.apart:
             say("this machine lends only one core: load and server share it, so rates and latencies mean little")
-        done, total, failed = 0, len(self._runs) * self._options.repeat, set[str]()
+        done, total, failed = 0, len(self._runs) * self._options.repeat, set[Row]()
         for _ in range(self._options.repeat):
             for row, runs in self._runs.items():
                 done += 1
-                if row.peer in failed:
+                if row in failed:
                     continue
                 try:
                     with tempfile.TemporaryDirectory(prefix="twisted_im-peers-", dir=self._options.data, ignore_cleanup_errors=True) as own:
@@ -202,9 +203,9 @@ class Bench:
                 except (RunError, ServerError) as error:
                     if not row.peer:
                         raise
-                    failed.add(row.peer)
+                    failed.add(row)
                     self.faults.append(f"{row.title}, window {row.window}: {error}")
-                    say(f"{done}/{total} {row.title}, window {row.window}: left out from here: {str(error).partition(chr(10))[0]}")
+                    say(f"{done}/{total} {row.title}, window {row.window}: left out from here: {str(error).splitlines()[0]}")
                     continue
                 runs.append(figures)
                 self.faults += [f"{row.title}, window {row.window}: {fault}" for fault in judge(figures)]
@@ -215,36 +216,20 @@ class Bench:
 
     def _measure_ours(self, row: Row, own: Path) -> Figures:
         with running("node", node_command("single", row.store, None, []), self._cores.server, own) as server:
-            return self._drive(["benchmarks.load_loop"], row, server.port, server.pid, lambda: f"The end of its log:\n{server.told()}")
+            return self._drive(["benchmarks.load_loop"], row, server.port, server.pid, server.told)
 
     def _measure_peer(self, row: Row, own: Path) -> Figures:
         known, port = KNOWN[row.peer], free_port()
         with started(known.title, known.plan(own, port), port, self._cores.server, own) as peer:
             self._versions[row.peer] = peer.version
-            loop = ["benchmarks.peers.loop", f"--protocol={known.protocol}"]
-            return self._drive(loop, row, peer.port, peer.pid, lambda: end_of_log(peer))
+            return self._drive(["benchmarks.peers.loop", f"--protocol={known.protocol}"], row, port, peer.pid, peer.told)
 
     def _drive(self, module: Sequence[str], row: Row, port: int, pid: int, told: Callable[[], str]) -> Figures:
         """One run of a load."""
         options = self._options
         values = {"port": port, "pid": pid, "users": options.users, "window": row.window, "payload": options.payload}
         values |= {"seconds": options.seconds, "warmup": options.warmup}
-        with on_core(self._cores.load):
-            outcome = subprocess.run(
-                [sys.executable, "-m", *module, *(f"--{name}={value}" for name, value in values.items())],
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-                start_new_session=True,
-            )
-        if outcome.returncode == UNFIT and not row.peer:
-            raise UnfitError(outcome.stderr.strip().removeprefix("load: "))
-        if outcome.returncode:
-            raise RunError(f"{outcome.stderr.strip() or f'the load ended with status {outcome.returncode}'}\n{told()}")
-        figures: Figures = json.loads(outcome.stdout)
-        return figures
+        return drive([sys.executable, "-m", *module, *(f"--{name}={value}" for name, value in values.items())], self._cores.load, told)
 
     def report(self) -> None:
         """Shows what has been measured so far, and writes it where it was asked for; then what went wrong."""
@@ -263,7 +248,7 @@ class Bench:
             return
         if self._options.page is None:
             print_table(HEADS, [_line(row) for row in rows])
-            print(self._caption())
+            print(self._caption(rows))
             for note in self._notes(rows):
                 print(note)
             return
@@ -312,24 +297,29 @@ class Bench:
             "repeat": options.repeat,
             "driver": "python",
             "cores_apart": self._cores.apart,
+            "load_average_before": round(self._others_load, 1),
             "file_system": file_system(options.data),
             "python": platform.python_version(),
             "machine": machine(),
             "date": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         }
 
-    def _caption(self) -> str:
-        about = self._about()
+    def _caption(self, rows: Sequence[Figures]) -> str:
+        about, runs = self._about(), [row["runs"] for row in rows]
+        times = str(min(runs)) if min(runs) == max(runs) else f"{min(runs)} to {max(runs)}"  # it was interrupted
         versions = {KNOWN[name].product.name: version for name, version in self._versions.items() if name}
         programs = [f"{OURS} {__version__} on Python {about['python']}", *(" ".join(pair) for pair in versions.items())]
         return (
-            f"{about['users']} users, {about['payload']} bytes, medians of {about['repeat']} × {about['seconds']:g} s; "
+            f"{about['users']} users, {about['payload']} bytes, medians of {times} × {about['seconds']:g} s; "
             f"{', '.join(programs)}; load in Python; {about['machine']}, {about['file_system']}; {about['date'][:10]}"
         )
 
     def _notes(self, rows: Sequence[Figures]) -> list[str]:
-        """What a reader must know of single rows."""
-        return [
+        """What a reader must know, of the run and of single rows."""
+        busy = f"Others used this machine: its load average before the run was {self._others_load:.1f}."
+        notes = [busy] if self._others_load > 1 else []
+        notes += [f"Not measured, or not to be trusted: {fault.splitlines()[0]}." for fault in self.faults]
+        return notes + [
             f"{row['title']}, window {row['window']}: the load was busier than the server; trust the CPU here, not the rate."
             for row in rows
             if row["load_core_share"] > BUSY and row["load_core_share"] > row["server_core_share"]
@@ -342,7 +332,7 @@ class Bench:
             if row["server"] == OURS:
                 cells[0] = f"**{cells[0]}**"
             lines.append("| " + " | ".join(cells) + " |")
-        lines += ["", self._caption() + ".", *(f"\n{note}" for note in self._notes(rows))]
+        lines += ["", self._caption(rows) + ".", *(f"\n{note}" for note in self._notes(rows))]
         lines += [f"\nNot measured: {line.partition(':')[0]}." for line in self.missing]
         return lines
 

@@ -61,7 +61,6 @@ class ClusteredContract(RouterContract):
         wasted = sum(up.counters.copies_wasted for up in self.ups)
         assert (copies, wasted) == self.costs()
         assert sum(up.counters.hops for up in self.ups) == (copies - wasted) * self.hops
-        assert self.ups[1].counters.delivered == 1
         own = [router.own for router in self.routers if getattr(router, "own", None) is not None]
         assert sum(each.counters.link_bytes for each in (*self.ups, *own)) > copies * (len(push(1)) + len(ALICE))
         first = self.ups[0].counters

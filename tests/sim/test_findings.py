@@ -149,8 +149,8 @@ def test_nothing_stays_in_redis_of_a_node_that_ends_while_it_writes_its_entries(
 
 
 def test_a_node_that_comes_back_is_doubted_though_it_links_at_once() -> None:
-    """If this fails, what a node accepts in its first moments after a long pause is not shown on others before the next message: they hear it
-    before they see its lease. (Seed 658.)"""
+    """If this fails, what a node accepts in its first moments after a long pause is not shown on others before the next message: they hear
+    it before they see its lease. (Seed 658.)"""
     for moment in range(12):
         shown: list[str] = []
         world = World(moment)

@@ -54,8 +54,8 @@ class Incoming:
         return list(dict.fromkeys(user for envelope in envelopes for user in envelope[1] if user not in here))
 
     def own(self, envelopes: Sequence[Envelope]) -> int:
-        """This node's own pushes; gives how many sessions took a message now."""
-        return self._deliver(envelopes)
+        """This node's own pushes; gives how many sessions took one now."""
+        return sum(self._deliver(envelopes))
 
     def came(self, envelopes: Sequence[Envelope]) -> None:
         """Another node's; those that are for nobody here are counted as wasted."""
@@ -65,9 +65,11 @@ class Incoming:
         self._counters.copies_wasted += len(envelopes) - len(wanted)
         self._counters.hops += self._hops * len(wanted)
         if wanted:
-            self._counters.delivered += self._deliver(wanted)
+            messages, _ = self._deliver(wanted)
+            self._counters.delivered += messages
 
-    def _deliver(self, envelopes: Sequence[Envelope]) -> int:
+    def _deliver(self, envelopes: Sequence[Envelope]) -> tuple[int, int]:
+        """Pushes them, in order; gives how many sessions took messages, and how many took something else."""
         messages: list[Envelope] = []
         others: list[Envelope] = []
         now = self._up.turn.now()
@@ -81,10 +83,8 @@ class Incoming:
             others.append(envelope)
         if self._timer is None:
             self._watch()
-        reached: int = self._up.deliver_local(messages) if messages else 0
-        if others:
-            self._up.deliver_local(others)
-        return reached
+        deliver = self._up.deliver_local
+        return deliver(messages) if messages else 0, deliver(others) if others else 0
 
     def _watch(self) -> None:
         deadline = self._reorder.deadline()
