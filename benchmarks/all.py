@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
                 found.append({"part": name, "status": status, "seconds": took})
                 (options.out / "all.json").write_text(json.dumps({"quick": options.quick, "parts": found}, indent=1) + "\n")
     finally:
-        lines = [[each["part"], ENDED.get(each["status"], f"failed, status {each['status']}"), f"{each['seconds']:,.0f} s"] for each in found]
-        print_table(["", "", "took"], lines)
+        ended = {part["part"]: ENDED.get(part["status"], f"failed, status {part['status']}") for part in found}
+        print_table(["", "", "took"], [[part["part"], ended[part["part"]], f"{part['seconds']:,.0f} s"] for part in found])
         print(f"{time.monotonic() - began:,.0f} s in all; results are in {options.out}")
     return 1 if any(each["status"] for each in found) else 0

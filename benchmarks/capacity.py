@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,8 @@ CHECKED_NODES = (1, 2, 4, 8)
 CHECKED_LOCALITIES = (0.0, 0.5)
 AIM = 0.15  #: by which the model may be off
 RESULTS = "capacity.json"
+CHECK_HEADS = ["", "nodes", "local", "measured", "from its steps", "off", "foretold", "off", "copies", "counted", "wasted", "counted"]
+BEGIN, END = "<!-- check -->", "<!-- /check -->"
 PARTS = {"node_load": "nodes", "route_server_load": "route server", "redis_load": "Redis"}
 
 
@@ -91,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=folder, default=TEMPORARY, metavar="DIR", help=f"where stores have their files for a while [default: {TEMPORARY}]")
     add("--out", type=Path, metavar="DIR", help=f"write {RESULTS} and the picture there [default: no picture]")
     add("--quick", action="store_true", help="--measure and --check only show that they work; figures of no weight")
+    add("--page", type=Path, metavar="FILE", help="write the last check that is kept with the costs into this page, between its marks")
     add("--json", action="store_true", help=f"print what {RESULTS} holds, instead of tables")
 
 
@@ -139,6 +143,8 @@ def run(options: argparse.Namespace) -> int:
             show_check(results["check"])
         raise
     results["crossings"] = crossings(results["rows"])
+    if options.page is not None and (problem := put_check(options.page, results)):
+        parser.error(f"--page: {problem}")
     if options.json:
         print(json.dumps(results))
     else:
@@ -209,7 +215,7 @@ def described(case: Case, answer: Answer) -> Figures:
         "redis_cpu_us_per_message": round(answer.redis_us, 2),
         **loads,
         "busiest": PARTS[max(loads, key=lambda name: loads[name])],
-        "fits": answer.load <= 1.0 + 1e-6,
+        "fits": answer.load <= 1.001,
         "copies_per_message": round(answer.copies, 4),
         "wasted_copies_per_message": round(answer.wasted, 4),
         "bytes_per_message": round(answer.bytes, 1),
@@ -219,7 +225,7 @@ def described(case: Case, answer: Answer) -> Figures:
 
 
 def crossings(found: Sequence[Figures]) -> list[Figures]:
-    """From how many nodes on broadcast costs more CPU than each other scheme, and from how many its route server is what is full."""
+    """From how many nodes on broadcast is dearer than each other scheme, and from how many a route server or a Redis is what is full."""
     told = []
     for locality in dict.fromkeys(row["asked_locality"] for row in found):
         costs: dict[str, dict[int, float]] = {}
@@ -230,11 +236,13 @@ def crossings(found: Sequence[Figures]) -> list[Figures]:
             if scheme == "broadcast":
                 continue
             at = crossing(costs.get("broadcast", {}), own)
-            told.append({"locality": locality, "scheme": scheme, "broadcast_dearer_from": round(at, 1) if at else None})
+            told.append({"locality": locality, "scheme": scheme, "dearer_from": round(at, 1) if at else None})
+        full: dict[str, tuple[int, str]] = {}
         for row in found:
-            if row["asked_locality"] == locality and row["busiest"] == "route server" and row["route_server_load"] >= 0.999:
-                if not any(each.get("full") == row["scheme"] and each["locality"] == locality for each in told):
-                    told.append({"locality": locality, "full": row["scheme"], "route_server_full_from": row["nodes"]})
+            middle = row["busiest"] != PARTS["node_load"]
+            if row["asked_locality"] == locality and middle and max(row["route_server_load"], row["redis_load"]) >= 0.999:
+                full.setdefault(row["scheme"], (row["nodes"], row["busiest"]))
+        told += [{"locality": locality, "full": scheme, "part": part, "full_from": nodes} for scheme, (nodes, part) in full.items()]
     return told
 
 
@@ -291,20 +299,21 @@ def show(results: Figures) -> None:
         f"Costs: {costs['machine']}; {costs['store']} on {costs['file_system']}; Python {costs['python']}; twisted_im {costs['version']}; "
         f"{costs['payload']} bytes; {costs['date']}. * is the busiest. Copies and wasted are for each of a message's two pushes."
     )
-    for each_ in results["crossings"]:
-        where = f"with {each_['locality']:.0%} local"
-        if "full" in each_:
-            print(f"{each_['full']}, {where}: from {each_['route_server_full_from']:,} nodes on, the route server is full first.")
-        elif each_["broadcast_dearer_from"]:
-            print(f"Broadcast, {where}: dearer than {each_['scheme']} from {each_['broadcast_dearer_from']:,} nodes on.")
+    for locality in dict.fromkeys(told["locality"] for told in results["crossings"]):
+        here = [told for told in results["crossings"] if told["locality"] == locality]
+        dearer = [f"{told['scheme']} from {told['dearer_from']:g}" for told in here if told.get("dearer_from")]
+        filled = [f"{told['part']} ({told['full']}) from {told['full_from']:,}" for told in here if "full" in told]
+        print(
+            f"{locality:.0%} local. Broadcast is dearer than {', '.join(dearer) or 'none'} nodes on. "
+            f"What stands in the middle is full: {', '.join(filled) or 'nothing'} nodes on."
+        )
     if not all(row["fits"] for row in results["rows"]):
         print("Above 100% there is more than the process can do: it falls behind.")
 
 
-def show_check(found: Sequence[Figures]) -> None:
-    """Prints what was compared."""
-    heads = ["", "nodes", "local", "measured", "from its steps", "off", "foretold", "off", "copies", "counted", "wasted", "counted"]
-    lines = [
+def check_lines(found: Sequence[Figures]) -> list[list[str]]:
+    """What was compared, as the cells of a table below `CHECK_HEADS`."""
+    return [
         [
             row["scheme"],
             str(row["nodes"]),
@@ -321,11 +330,43 @@ def show_check(found: Sequence[Figures]) -> None:
         ]
         for row in found
     ]
-    print_table(heads, lines)
+
+
+def check_sums(found: Sequence[Figures]) -> str:
+    """How well it was foretold, in a sentence or two."""
+    pace = statistics.median(row["pace"] for row in found)
     within = {name: sum(abs(row[name]) <= AIM for row in found) for name in ("by_steps_off", "foretold_off")}
-    print(
-        f"CPU of a message in all processes. Within {AIM:.0%}: {within['by_steps_off']} of {len(found)} from the steps that were counted, "
-        f"{within['foretold_off']} wholly foretold."
+    middle = {name: statistics.median(abs(row[name]) for row in found) for name in within}
+    return (
+        f"CPU of a message in all processes. Within {AIM:.0%}: {within['by_steps_off']} of {len(found)} from the steps that were "
+        f"counted (median of the deviations {middle['by_steps_off']:.0%}), {within['foretold_off']} wholly foretold "
+        f"({middle['foretold_off']:.0%}). A single server in turn with these took {pace:.2f} × what its costs say; what is foretold is multiplied by that."
     )
 
 
+def put_check(page: Path, results: Figures) -> str:
+    """Writes the check into a page, between its marks; gives one line that says what to do if that cannot be."""
+    found = results["check"]
+    if not found:
+        return "no check is kept with these costs: make one with --measure --check"
+    try:
+        text = page.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        return str(error)
+    if text.count(BEGIN) != 1 or text.find(END) < text.find(BEGIN):
+        return f"it takes a page with the lines {BEGIN} and {END}, not {page}"
+    lines = ["| " + " | ".join(cells) + " |" for cells in [CHECK_HEADS, ["---", *["---:"] * (len(CHECK_HEADS) - 1)], *check_lines(found)]]
+    costs = results["costs"]
+    foot = (
+        f"{costs['machine']}, {costs['server_cores']} for all processes; Python {costs['python']}; {costs['file_system']}; {costs['date']}."
+    )
+    before, _, rest = text.partition(BEGIN)
+    text = "\n".join([*lines, "", check_sums(found), "", foot])
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    return ""
+
+
+def show_check(found: Sequence[Figures]) -> None:
+    """Prints what was compared."""
+    print_table(CHECK_HEADS, check_lines(found))
+    print(check_sums(found))

@@ -97,21 +97,30 @@ def _cost(axes: Axes, curves: dict[str, list[tuple[Case, Answer]]], locality: fl
         points = [row for row in results["check"] if row["scheme"] == scheme and (row["nodes"] == 1 or row["locality"] == locality)]
         if points:
             axes.plot(
-                [row["nodes"] for row in points], [row["measured_us"] for row in points], mark, color=colour, ms=8, mec="white", mew=0.7
+                [row["nodes"] for row in points],
+                [row["measured_us"] / row["pace"] for row in points],
+                mark,
+                color=colour,
+                ms=8,
+                mec="white",
+                mew=0.7,
             )
     if any(row["locality"] == locality for row in results["check"]):
-        axes.plot([], [], "o", color="#555555", ms=7, label="real clusters, measured")
+        axes.plot([], [], "o", color="#555555", ms=7, label="real clusters, at the costs' pace")
     told = []
-    for scheme, line in lines.items():
-        at = crossing({n: us for n, us in lines.get("broadcast", {}).items() if n > 1}, {n: us for n, us in line.items() if n > 1})
-        if scheme != "broadcast" and at:
-            near = min(line, key=lambda n: abs(n - at))
+    several = {scheme: {nodes: us for nodes, us in line.items() if nodes > 1} for scheme, line in lines.items()}
+    for scheme, line in several.items():
+        at = crossing(several.get("broadcast", {}), line)
+        if scheme == "broadcast" or at is None:
+            continue
+        if at > min(line):
+            near = min(line, key=lambda nodes: abs(nodes - at))
             axes.plot([at], [line[near]], "o", ms=13, mfc="none", mec="black", mew=1.3, zorder=5)
-            told.append(f"than {scheme} from {at:.1f} nodes on")
+        told.append(f"{scheme}: from {at:.2g} nodes on")
     if told:
-        axes.text(
-            0.985, 0.03, "broadcast is dearer (circles)\n" + "\n".join(told), transform=axes.transAxes, ha="right", va="bottom", fontsize=9
-        )
+        text = "broadcast is dearer (circle) than\n" + "\n".join(told)
+        axes.set_ylim(bottom=min(us for line in lines.values() for us in line.values()) / 5)  # room for it
+        axes.text(0.985, 0.02, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=9)
     title = "every message goes to another node" if not locality else f"{locality:.0%} of the messages stay on their node"
     axes.set_title(title, fontsize=11, fontweight="normal")
     axes.set_yscale("log")
@@ -129,20 +138,23 @@ def _capacity(axes: Axes, curves: dict[str, list[tuple[Case, Answer]]], *, rate:
         values = [answer.load if rate else case.rate for case, answer in answers]
         axes.plot(counts, values, color=colour, lw=1.9)
         for count, value, (_, answer) in zip(counts, values, answers, strict=True):
-            if answer.route_server_load >= max(answer.node_load, 0.999 if rate else 0.0):
+            middle = max(answer.route_server_load, answer.redis_load)
+            if middle >= answer.load and middle >= 0.999 * min(answer.load, 1.0) and (not rate or middle >= 1):
                 axes.plot([count], [value], "X", color=colour, ms=12, mec="black", mew=0.8, zorder=5)
-                axes.annotate(f"{count:,}", (count, value), (0, 10), textcoords="offset points", ha="center", fontsize=9)
+                below = scheme == "broadcast"
+                axes.annotate(f"{count:,}", (count, value), (0, -19 if below else 10), textcoords="offset points", ha="center", fontsize=9)
                 marked = True
                 break
     if marked:
-        axes.plot([], [], "X", color="#bbbbbb", ms=10, mec="black", mew=0.8, label="from here on the route server's core is full")
+        label = "the middle is full: route server, or Redis"
+        axes.plot([], [], "X", color="#bbbbbb", ms=10, mec="black", mew=0.8, label=label)
     axes.set_yscale("log")
     if rate:
         axes.axhline(1, color="black", lw=1.2)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0%}" if y >= 0.01 else f"{y:.2%}"))
     else:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))
-    if marked:
+    if marked and axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]  # it stands in a grid
         axes.legend(loc="upper left")
     axes.set_xlabel("nodes")
     _nodes(axes, [case.nodes for answers in curves.values() for case, _ in answers])

@@ -13,6 +13,7 @@ supposes that nobody else uses the cores and the disk meanwhile.
 from __future__ import annotations
 
 import json
+import math
 import platform
 import sqlite3
 import statistics
@@ -26,7 +27,7 @@ from typing import Any
 
 from benchmarks.clusters import PARTS, Scheme, even, measure, running
 from benchmarks.driving import Figures, medians
-from benchmarks.model import PACKETS, PUSHES, STEPS, Case, Costs, Work, answer, occupied, predict, shared
+from benchmarks.model import PACKETS, PUSHES, STEPS, Case, Costs, Work, answer, predict, shared
 from benchmarks.schemes import SCHEMES
 from benchmarks.servers import Cores, cpu_seconds
 from benchmarks.terminal import file_system, machine
@@ -197,9 +198,7 @@ def counted(run: Run, figures: Figures) -> Work:
 
 def with_batches(work: Work, figures: Figures) -> Work:
     """These steps, with the batches that were counted."""
-    told = {
-        part: {step: figures[f"{part}_{step}s_per_message"] for step in steps} for part, steps in BATCHED.items()
-    }
+    told = {part: {step: figures[f"{part}_{step}s_per_message"] for step in steps} for part, steps in BATCHED.items()}
     if work["redis"]["ask"]:
         asked = PUSHES * figures["look_ups_per_message"]
         told["node"]["ask"] = asked
@@ -250,19 +249,18 @@ def fit(runs: Sequence[tuple[Run, Figures]], idle: dict[str, dict[str, float]]) 
 
 
 def busy(runs: Sequence[tuple[Run, Figures]]) -> tuple[float, float]:
-    """Of runs as fast as they go, without a copy: turns for each commit, and writes as a share of those of independent packets."""
-    rounds, bursts = [], []
+    """Of runs as fast as they go, all local: turns for each commit; and packets of a user that come together, by its window."""
+    rounds, clumps = [], []
     for run, figures in runs:
         if not run.rate and run.locality == 1:
-            commits, writes = figures["node_commits_per_message"], figures["node_writes_per_message"]
+            commits = max(figures["node_commits_per_message"], 1e-6)
             rounds.append(figures["node_turns_per_message"] / commits)
-            bursts.append(writes / (commits * occupied(run.users, PACKETS / commits)))
-    return round(statistics.median(rounds), 3), round(min(statistics.median(bursts), 1.0), 3)
+            written = min(figures["node_writes_per_message"] / commits, run.users - 1.0)  # connections, of those that there are
+            clumps.append(PACKETS / commits / (run.users * -math.log1p(-written / run.users)) / run.window if written else 1.0)
+    return round(statistics.median(rounds), 3), round(statistics.median(clumps), 3)
 
 
-def measure_costs(
-    names: Sequence[str], cores: Cores, data: Path, told: Callable[[str], None], *, repeat: int, quick: bool
-) -> Figures:
+def measure_costs(names: Sequence[str], cores: Cores, data: Path, told: Callable[[str], None], *, repeat: int, quick: bool) -> Figures:
     """Measures everything; gives what is stored.
 
     Args:
@@ -285,14 +283,14 @@ def measure_costs(
     middle = [(run, medians(taken)) for run, taken in runs.items()]
     us = fit(middle, idle)
     faults = [f"{run}: {fault}" for run, taken in runs.items() for figures in taken for fault in figures["faults"]]
-    rounds, bursts = busy(middle)
-    costs = Costs(us, statistics.median(waits), rounds, bursts)
+    rounds, clump = busy(middle)
+    costs = Costs(us, statistics.median(waits), rounds, clump)
     off = [abs(answer(case_of(run, each), counted(run, each), costs).us / each["cpu_us_per_message"] - 1) for run, each in middle]
     return {
         "us": us,
         "commit_s": round(costs.commit_s, 6),
         "rounds": rounds,
-        "bursts": bursts,
+        "clump": clump,
         "fit": {"runs": len(middle), "repeat": repeat, "off_median": round(statistics.median(off), 4), "off_worst": round(max(off), 4)},
         "seconds": round(time.monotonic() - began),
         "faults": faults,
@@ -323,23 +321,34 @@ def read_costs(path: Path) -> tuple[Costs, Figures]:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         us = {part: {step: float(stored["us"][part].get(step, 0.0)) for step in steps} for part, steps in STEPS.items()}
-        return Costs(us, *(float(stored[name]) for name in ("commit_s", "rounds", "bursts"))), stored
+        return Costs(us, *(float(stored[name]) for name in ("commit_s", "rounds", "clump"))), stored
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} holds no costs ({error}): measure them with --measure") from None
 
 
-def check(
-    runs: Sequence[Run], costs: Costs, taker: Taker, told: Callable[[str], None], *, repeat: int
-) -> Iterator[Figures]:
+def check(runs: Sequence[Run], costs: Costs, taker: Taker, told: Callable[[str], None], *, repeat: int) -> Iterator[Figures]:
     """Runs these on real processes, in turn, and compares. Each comes with the medians when its last turn is over.
 
+    A machine that others use too has another pace each hour. So a single server is measured in turn with them, and what is foretold is
+    multiplied by its cost, as a ratio to what was foretold of that.
+
     Yields:
-        `name`, `scheme`, `nodes`, `locality`, `rate`; `measured_us`, `by_steps_us` (batches as counted), `foretold_us` (all foretold), each
-        with its deviation from the measured as `…_off`; `copies`, `copies_counted`, `wasted`, `wasted_counted`; `faults`
+        `name`, `scheme`, `nodes`, `locality`, `rate`; `pace`, that ratio; `measured_us`, `by_steps_us` (batches as counted), `foretold_us`
+        (all foretold), each of the two with its deviation from the measured as `…_off`; `copies`, `copies_counted`, `wasted`,
+        `wasted_counted`; `faults`
     """
     found: dict[Run, list[Figures]] = {run: [] for run in runs}
     for turn in range(1, repeat + 1):
+        paces: list[float] = []
+        nodes = 0
         for run, compared in found.items():
+            if run.nodes != nodes:
+                nodes = run.nodes
+                beside = replace(run, name="single", nodes=1, locality=1.0)
+                figures = taker.take(beside)
+                case = case_of(beside, figures)
+                paces.append(figures["cpu_us_per_message"] / answer(case, with_batches(shared(case), figures), costs).us)
+            pace = statistics.median(paces)
             wait = commit_seconds(taker.data)
             figures = taker.take(run)
             case = case_of(run, figures, sharing=len(taker.cores.servers))
@@ -349,8 +358,9 @@ def check(
                 {
                     "delivered_per_s": figures["delivered_per_s"],
                     "measured_us": figures["cpu_us_per_message"],
-                    "by_steps_us": steps.us,
-                    "foretold_us": whole.us,
+                    "pace": pace,
+                    "by_steps_us": pace * steps.us,
+                    "foretold_us": pace * whole.us,
                     "copies": whole.copies,
                     "copies_counted": figures["copies_per_message"],
                     "wasted": whole.wasted,
@@ -360,7 +370,8 @@ def check(
                     "faults": figures["faults"],
                 }
             )
-            told(f"check {turn}/{repeat} {run}: {figures['cpu_us_per_message']:.0f} µs, from its steps {steps.us:.0f}, foretold {whole.us:.0f}")
+            measured = figures["cpu_us_per_message"]
+            told(f"check {turn}/{repeat} {run}: {measured:.0f} µs, from its steps {pace * steps.us:.0f}, foretold {pace * whole.us:.0f}")
             if turn == repeat:
                 row = medians(compared)
                 yield {

@@ -22,7 +22,8 @@ cost of a message, and a busy node costs less for each than one that is idle. Th
 
 Where users keep a window of messages in flight, and all processes are busy all the time, batches are what is in flight: a message waits for
 its commit, is in it, and then the same once more with its receipt, so a commit has a quarter of all that is in flight at its node. How many
-turns there are for a commit, and how far the packets of one user come together, is measured on one node (`Costs.rounds`, `Costs.bursts`).
+turns there are for a commit, and how many packets of one user come together, is measured where all is local (`rounds` and `clump` of
+`Costs`); users who write to two nodes are in two phases, so there are twice as many turns, and their packets come one by one.
 
 Each process is taken to have a core of its own. Where several share one, they wait for each other, and batches grow (`sharing`).
 """
@@ -32,6 +33,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from benchmarks.clusters import REDIS_TABLE, Scheme
 
@@ -85,13 +87,13 @@ class Costs:
         us: µs of CPU for each step (for "bytes": bytes), by part and step.
         commit_s: seconds that a transaction takes, whatever is in it: mostly the disk's.
         rounds: turns for each commit, of a node that is busy all the time and has no links.
-        bursts: writes to clients of such a node, as a share of those that there would be if their packets came independently.
+        clump: packets of one user that come together on such a node, for each message of its window.
     """
 
     us: Mapping[str, Mapping[str, float]]
     commit_s: float
     rounds: float
-    bursts: float
+    clump: float
 
     def of(self, work: Work, part: str) -> float:
         """What a part's steps cost together."""
@@ -252,14 +254,15 @@ def predict(case: Case, costs: Costs) -> Answer:
         commits = each * min(READS, STAGES / (case.window * users))  # a second, of one node
     else:
         commits = READS * each / batch(READS * each, costs.commit_s, 0.0)
-    bursts = costs.bursts if case.window else 1.0
+    mixed = 0.0 < case.local < 1.0  # packets of a user come together, unless they go two ways
+    clump = max(costs.clump * case.window, 1.0) if case.window and not mixed else 1.0
     frames = 0.0  # a second, from one node
     if case.clustered:
         frames = commits * occupied(1 if by_server else count - 1, node["send"] * each / commits)
     node["commit"] = commits / each
     if redis["ask"]:
         known = users * (2.0 - case.local)  # its own, and those whom they write to elsewhere
-        asked = bursts * commits / each * occupied(known, ASKED * each / commits)
+        asked = commits / each * occupied(known, ASKED * each / commits / clump)
         node["ask"] = redis["ask"] = work["bytes"]["ask"] = asked
         redis["batch"] = commits / each
     node["turn"] = node["write"] = server["turn"] = server["write"] = 0.0
@@ -281,15 +284,19 @@ def predict(case: Case, costs: Costs) -> Answer:
             server["turn"], server["write"] = rounds / rate, rounds * out / rate
             came = rounds * out / count
         if case.window:
-            turns = min(commits * (costs.rounds + min(came / commits, 1.0)), READS * each + commits + came)
+            turns = min(commits * costs.rounds * (1 + mixed) + came, READS * each + commits + came)
             turns = max(turns, READS * each / MOST_READ)
         else:
             events, a_turn = READS * each + commits + came, costs.us["node"]["turn"] / 1e6
             rest = max(spent["node"] - node["turn"] * rate * a_turn, 0.0) / count / events
             turns = events / batch(events, slow * a_turn, slow * rest, MOST_READ)
         node["turn"] = turns / each
-        at_once = commits if case.window else turns
-        node["write"] = (bursts * at_once * occupied(users, PACKETS * each / at_once) + frames) / each
+        pushed = came if case.window else 0.0  # turns that write what others have sent, and not one's own commit
+        local = case.local if pushed else 1.0
+        written = pushed * occupied(users, (1 - local) * PUSHES * each / pushed / clump) if pushed else 0.0
+        own = commits if case.window else turns
+        written += own * occupied(users, (PACKETS - (1 - local) * PUSHES) * each / own / clump)
+        node["write"] = (written + frames) / each
     return answer(case, work, costs)
 
 
@@ -319,23 +326,38 @@ def most(case: Case, costs: Costs, full: float = 1.0) -> tuple[float, Answer]:
         case: what is asked; its rate is of no matter.
         full: how busy that is: 0.8 leaves a fifth.
     """
+
+    def over(rate: float) -> float:
+        return predict(replace(case, rate=rate), costs).load - full
+
     low, high = 0.0, 1.0
-    while high < 1e12 and predict(replace(case, rate=high), costs).load < full:
-        low, high = high, 4 * high
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if predict(replace(case, rate=middle), costs).load < full else (low, middle)
-    return low, predict(replace(case, rate=high), costs)
+    below, above = -full, over(high)
+    while above < 0:
+        low, below, high = high, above, 4 * high
+        above = over(high)
+    for _ in range(60):  # between these, by a straight line (Illinois)
+        rate = high - above * (high - low) / (above - below)
+        here = over(rate)
+        if abs(here) < 1e-5 * full:
+            break
+        if here > 0:
+            high, above, below = rate, here, below / 2
+        else:
+            low, below, above = rate, here, above / 2
+    else:
+        rate = low
+    return rate, predict(replace(case, rate=rate or 1e-9), costs)
 
 
 def crossing(one: Mapping[int, float], other: Mapping[int, float]) -> float | None:
-    """The number of nodes at which two costs cross, the one being below the other before; None if they do not. Between two numbers of
-    nodes both are taken as straight lines in logarithms."""
+    """The number of nodes from which on one cost is above another; None if it never is. Between two numbers of nodes both are taken as
+    straight lines in logarithms."""
     counts = sorted(set(one) & set(other))
-    for near, far in zip(counts, counts[1:], strict=False):
+    if counts and one[counts[0]] > other[counts[0]]:
+        return float(counts[0])
+    for near, far in pairwise(counts):
         before, after = math.log(one[near] / other[near]), math.log(one[far] / other[far])
         if before <= 0 < after:
             part = -before / (after - before)
             return math.exp(math.log(near) + part * (math.log(far) - math.log(near)))
     return None
-
