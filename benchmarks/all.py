@@ -26,6 +26,8 @@ examples:
 Each part writes into the folder; figures/NAME.txt is what it would have printed, figures/all.json says how each has ended.
 """
 
+#: See `benchmarks.__main__.PARTS`.
+Part = tuple[Sequence[str], Sequence[str], Sequence[str]]
 ENDED = {0: "done", 130: "interrupted"}
 
 
@@ -37,10 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, default=Path("benchmarks-out"), metavar="DIR", help="where results go [default: benchmarks-out]")
 
 
-def words_of(part: Sequence[str], quick: Sequence[str], options: argparse.Namespace) -> list[str]:
+def words_of(part: Part, options: argparse.Namespace) -> list[str]:
     """A part's command line; "{out}" is its folder."""
-    words = [*part, *(quick if options.quick else []), f"--data={options.data}"]
-    return [word.replace("{out}", str(options.out)) for word in words]
+    words, full, quick = part
+    return [word.replace("{out}", str(options.out)) for word in [*words, *(quick if options.quick else full), f"--data={options.data}"]]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,16 +51,16 @@ def run(options: argparse.Namespace) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         options.parser.error(f"--out: {error}")
-    parts: Mapping[str, tuple[Sequence[str], Sequence[str]]] = options.parts
+    parts: Mapping[str, Part] = options.parts
     found: list[Figures] = []
     began = time.monotonic()
     try:
-        for number, (name, (words, quick)) in enumerate(parts.items(), 1):
+        for number, (name, part) in enumerate(parts.items(), 1):
             say(f"part {number} of {len(parts)}: {name}")
             here = time.monotonic()
             status = 130
             try:
-                status = run_part(words_of(words, quick, options), options.out / f"{name}.txt")
+                status = run_part(words_of(part, options), options.out / f"{name}.txt")
             finally:
                 took = round(time.monotonic() - here, 1)
                 found.append({"part": name, "status": status, "seconds": took})

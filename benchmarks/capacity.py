@@ -340,7 +340,8 @@ def check_sums(found: Sequence[Figures]) -> str:
     return (
         f"CPU of a message in all processes. Within {AIM:.0%}: {within['by_steps_off']} of {len(found)} from the steps that were "
         f"counted (median of the deviations {middle['by_steps_off']:.0%}), {within['foretold_off']} wholly foretold "
-        f"({middle['foretold_off']:.0%}). A single server in turn with these took {pace:.2f} × what its costs say; what is foretold is multiplied by that."
+        f"({middle['foretold_off']:.0%}). A single server in turn with these took {pace:.2f} × what its costs say, and what is foretold is "
+        "multiplied by that."
     )
 
 

@@ -119,7 +119,7 @@ def test_one_source_is_measured(tmp_path: Path) -> None:
 
 def test_parts_are_commands(tmp_path: Path) -> None:
     """If this fails, `all` runs something that is no command, or leaves one out. Load and connections are parts of the budget."""
-    measured = {words[0] for words, _ in PARTS.values()} | {words[0] for words, _ in SOURCES.values()}
+    measured = {words[0] for words, *_ in PARTS.values()} | {words[0] for words, _ in SOURCES.values()}
     assert measured | {"all"} == set(COMMANDS)
 
 
@@ -129,8 +129,8 @@ def test_an_interrupt_keeps_what_there_is(tmp_path: Path) -> None:
     out.mkdir()
     code = (
         "import sys; from benchmarks import __main__ as m; "
-        "m.PARTS = {'capacity': (['capacity', '--nodes=2', '--json'], []), "
-        "'load': (['load', '--quick', '--store=sqlite', '--seconds=30'], []), 'never': (['capacity'], [])}; "
+        "m.PARTS = {'capacity': (['capacity', '--nodes=2', '--json'], [], []), "
+        "'load': (['load', '--quick', '--store=sqlite', '--seconds=30'], [], []), 'never': (['capacity'], [], [])}; "
         "sys.exit(m.main(['all', '--out', sys.argv[1]]))"
     )
     process = subprocess.Popen(

@@ -105,10 +105,10 @@ def test_every_question_has_an_answer(scheme: object, nodes: int, users: int, lo
 def test_broadcast_grows_and_the_others_do_not() -> None:
     """If this fails, the picture does not show what it is there for: broadcast costs in proportion to its nodes, the others hardly more."""
     costs, _ = read_costs(STORED)
-    found = rows(asked("--nodes=2,64,256,1000", "--locality=0"), ["broadcast", "star"], costs)
+    found = rows(asked("--nodes=2,64,256", "--locality=0"), ["broadcast", "star"], costs)
     cost = {(row["scheme"], row["nodes"]): row["cpu_us_per_message"] for row in found}
-    assert cost["broadcast", 1000] / cost["broadcast", 256] == pytest.approx(1000 / 256, rel=0.25)
-    assert cost["routed star", 1000] < 3 * cost["routed star", 2]
+    assert cost["broadcast", 256] / cost["broadcast", 64] == pytest.approx(255 / 63, rel=0.25)
+    assert cost["routed star", 256] < 3 * cost["routed star", 2]
     told = crossings(found)
     assert [each["full_from"] for each in told if each.get("full") == "broadcast"]
     assert all(row["fits"] for row in found)
