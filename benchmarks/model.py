@@ -50,7 +50,7 @@ NODE = {
     "turn": "a turn of the reactor",
     "commit": "a transaction of the store",
     "write": "a write to a connection, and the read that answers it",
-    "push": "a push that a clustered node puts in order and looks up",
+    "push": "a push that might leave its node: put in order with those of others, and looked up",
     "send": "a copy encoded and given to a link",
     "take": "a copy that came and was for somebody here",
     "waste": "a copy that came and was for nobody here",
@@ -219,7 +219,7 @@ def shared(case: Case) -> Work:
     return {
         "node": {
             "message": 1.0,
-            "push": PUSHES * (0.0 if scheme.alone else 1.0),
+            "push": PUSHES * clustered,
             "send": PUSHES * sent,
             "take": PUSHES * (taken - wasted),
             "waste": PUSHES * wasted,
