@@ -98,7 +98,7 @@ def _cost(axes: Axes, curves: dict[str, list[tuple[Case, Answer]]], locality: fl
         if points:
             axes.plot(
                 [row["nodes"] for row in points],
-                [row["measured_us"] / row["pace"] for row in points],
+                [row["measured_us"] for row in points],
                 mark,
                 color=colour,
                 ms=8,
@@ -106,7 +106,7 @@ def _cost(axes: Axes, curves: dict[str, list[tuple[Case, Answer]]], locality: fl
                 mew=0.7,
             )
     if any(row["locality"] == locality for row in results["check"]):
-        axes.plot([], [], "o", color="#555555", ms=7, label="real clusters, at the costs' pace")
+        axes.plot([], [], "o", color="#555555", ms=7, label="real clusters, measured")
     told = []
     several = {scheme: {nodes: us for nodes, us in line.items() if nodes > 1} for scheme, line in lines.items()}
     for scheme, line in several.items():
