@@ -266,7 +266,7 @@ def test_interrupted_run_shows_what_it_has(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        (["--peers", "pigeons"], "takes crossbar, ejabberd"),
+        (["--peers", "pigeons"], "takes crossbar"),
         (["--payload", "3"], "from 16 to"),
         (["--window", "8,none"], "from 1 to 1000, not 'none'"),
         (["--json", "/nowhere/figures.json"], "a folder that exists"),
