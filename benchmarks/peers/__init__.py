@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -24,12 +23,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.driving import UNFIT, Figures, RunError, UnfitError, judge, medians
+from benchmarks.driving import Figures, RunError, UnfitError, drive, judge, medians
 from benchmarks.load import BUSY, MAX_PAYLOAD
 from benchmarks.peers.known import KNOWN, MEMORY, SQLITE
-from benchmarks.peers.process import end_of_log, free_port, started
+from benchmarks.peers.process import free_port, started
 from benchmarks.peers.talk import MIN_PAYLOAD
-from benchmarks.servers import ServerError, choose_cores, environment, node_command, on_core, running
+from benchmarks.servers import ServerError, choose_cores, node_command, running
 from benchmarks.terminal import (
     TEMPORARY,
     among,
@@ -215,36 +214,20 @@ class Bench:
 
     def _measure_ours(self, row: Row, own: Path) -> Figures:
         with running("node", node_command("single", row.store, None, []), self._cores.server, own) as server:
-            return self._drive(["benchmarks.load_loop"], row, server.port, server.pid, lambda: f"The end of its log:\n{server.told()}")
+            return self._drive(["benchmarks.load_loop"], row, server.port, server.pid, server.told)
 
     def _measure_peer(self, row: Row, own: Path) -> Figures:
         known, port = KNOWN[row.peer], free_port()
         with started(known.title, known.plan(own, port), port, self._cores.server, own) as peer:
             self._versions[row.peer] = peer.version
-            loop = ["benchmarks.peers.loop", f"--protocol={known.protocol}"]
-            return self._drive(loop, row, peer.port, peer.pid, lambda: end_of_log(peer))
+            return self._drive(["benchmarks.peers.loop", f"--protocol={known.protocol}"], row, port, peer.pid, peer.told)
 
     def _drive(self, module: Sequence[str], row: Row, port: int, pid: int, told: Callable[[], str]) -> Figures:
         """One run of a load."""
         options = self._options
         values = {"port": port, "pid": pid, "users": options.users, "window": row.window, "payload": options.payload}
         values |= {"seconds": options.seconds, "warmup": options.warmup}
-        with on_core(self._cores.load):
-            outcome = subprocess.run(
-                [sys.executable, "-m", *module, *(f"--{name}={value}" for name, value in values.items())],
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-                start_new_session=True,
-            )
-        if outcome.returncode == UNFIT and not row.peer:
-            raise UnfitError(outcome.stderr.strip().removeprefix("load: "))
-        if outcome.returncode:
-            raise RunError(f"{outcome.stderr.strip() or f'the load ended with status {outcome.returncode}'}\n{told()}")
-        figures: Figures = json.loads(outcome.stdout)
-        return figures
+        return drive([sys.executable, "-m", *module, *(f"--{name}={value}" for name, value in values.items())], self._cores.load, told)
 
     def report(self) -> None:
         """Shows what has been measured so far, and writes it where it was asked for; then what went wrong."""

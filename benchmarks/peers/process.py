@@ -63,9 +63,13 @@ class Peer:
     folder: Path
     version: str = ""
 
-    def told(self) -> str:
+    def log(self) -> str:
         """All that it has written so far."""
         return (self.folder / LOG).read_text(errors="replace")
+
+    def told(self) -> str:
+        """The end of its log, for messages."""
+        return "\n".join(self.log().splitlines()[-TAIL_LINES:]) or "(it wrote nothing)"
 
 
 @contextmanager
@@ -104,13 +108,13 @@ def _await_ready(name: str, plan: Plan, peer: Peer, process: subprocess.Popen[by
     """Waits; gives the version."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        told = re.search(plan.ready, peer.told())
+        told = re.search(plan.ready, peer.log())
         if told and _answers(peer.port):
             return told.group(1)
         ended = process.poll()
         if ended is not None or time.monotonic() > deadline:
             fault = f"was not ready within {PATIENCE:g} s" if ended is None else f"ended with status {ended} before it was ready"
-            raise ServerError(f"{name} {fault}. {end_of_log(peer)}")
+            raise ServerError(f"{name} {fault}. The end of its log:\n{peer.told()}")
         time.sleep(_LOOK_AGAIN)
 
 
@@ -120,12 +124,6 @@ def _answers(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def end_of_log(peer: Peer) -> str:
-    """The last lines that a server wrote, for messages."""
-    lines = peer.told().splitlines()[-TAIL_LINES:]
-    return "The end of its log:\n" + ("\n".join(lines) or "(it wrote nothing)")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -201,10 +201,8 @@ def test_whole_server_is_measured_and_ended(tmp_path: Path) -> None:
 
 
 def quickest() -> list[str]:
-    """One peer that is installed for each protocol: a virtual machine takes seconds to start."""
-    order = sorted(KNOWN, key=lambda name: (name.startswith(("crossbar", "ejabberd", "rabbitmq")), "archive" in name))
-    chosen = {KNOWN[name].protocol: name for name in reversed(order) if not KNOWN[name].missing()}
-    return sorted(set(chosen.values()) - {"crossbar"})  # ten seconds to start
+    """The peers that start within a second, one for each protocol, as far as they are installed."""
+    return [name for name in ("nats", "prosody", "mosquitto-qos1") if not KNOWN[name].missing()]
 
 
 def test_short_run_gives_every_figure(tmp_path: Path) -> None:
@@ -220,9 +218,10 @@ def test_short_run_gives_every_figure(tmp_path: Path) -> None:
     stores = {KNOWN[name].beside for name in peers}
     assert sorted(row["server"] for row in rows) == sorted([OURS] * len(stores) + quickest())
     for row in rows:
-        assert all(row[name] for name in ("version", "promise", "packets", "delivered_per_s", "cpu_us_per_message"))
-        assert all(row[name] for name in ("ratio_to_ours", "speed_to_ours", "p50_ms", "p99_ms"))
-    assert all(row["ratio_to_ours"] == 1 for row in rows if row["server"] == OURS)
+        assert all(row[name] for name in ("version", "promise", "packets", "delivered_per_s", "speed_to_ours", "p50_ms"))
+        assert row["cpu_us_per_message"] >= 0  # a starved server may not have used up a clock tick
+        assert row.keys() >= {"ratio_to_ours", "p99_ms", "rss_kib_per_connection", "load_core_share", "runs"}
+    assert all(row["speed_to_ours"] == 1 for row in rows if row["server"] == OURS)
     text = page.read_text()
     assert text.startswith(f"before\n\n{BEGIN}\n\n| ")
     assert text.endswith(f"{END}\n\nafter\n")
