@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -177,6 +178,7 @@ class Bench:
             for name in ("", *(name for name in there if KNOWN[name].beside == store))
         }
         self._versions: dict[str, str] = {"": __version__}
+        self._others_load = os.getloadavg()[0]
         self.faults: list[str] = []
 
     def measure(self) -> None:
@@ -246,7 +248,7 @@ class Bench:
             return
         if self._options.page is None:
             print_table(HEADS, [_line(row) for row in rows])
-            print(self._caption())
+            print(self._caption(rows))
             for note in self._notes(rows):
                 print(note)
             return
@@ -295,24 +297,29 @@ class Bench:
             "repeat": options.repeat,
             "driver": "python",
             "cores_apart": self._cores.apart,
+            "load_average_before": round(self._others_load, 1),
             "file_system": file_system(options.data),
             "python": platform.python_version(),
             "machine": machine(),
             "date": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         }
 
-    def _caption(self) -> str:
-        about = self._about()
+    def _caption(self, rows: Sequence[Figures]) -> str:
+        about, runs = self._about(), [row["runs"] for row in rows]
+        times = (
+            str(min(runs)) if min(runs) == max(runs) else f"{min(runs)} to {max(runs)}"
+        )  # it was interrupted
         versions = {KNOWN[name].product.name: version for name, version in self._versions.items() if name}
         programs = [f"{OURS} {__version__} on Python {about['python']}", *(" ".join(pair) for pair in versions.items())]
         return (
-            f"{about['users']} users, {about['payload']} bytes, medians of {about['repeat']} × {about['seconds']:g} s; "
+            f"{about['users']} users, {about['payload']} bytes, medians of {'–'.join(map(str, runs[:1] + runs[1:][-1:]))} × {about['seconds']:g} s; "
             f"{', '.join(programs)}; load in Python; {about['machine']}, {about['file_system']}; {about['date'][:10]}"
         )
 
     def _notes(self, rows: Sequence[Figures]) -> list[str]:
-        """What a reader must know of single rows."""
-        return [
+        """What a reader must know, of the run and of single rows."""
+        busy = f"Others used this machine: its load average before the run was {self._others_load:.1f}."
+        return ([busy] if self._others_load > 1 else []) + [
             f"{row['title']}, window {row['window']}: the load was busier than the server; trust the CPU here, not the rate."
             for row in rows
             if row["load_core_share"] > BUSY and row["load_core_share"] > row["server_core_share"]
@@ -325,7 +332,7 @@ class Bench:
             if row["server"] == OURS:
                 cells[0] = f"**{cells[0]}**"
             lines.append("| " + " | ".join(cells) + " |")
-        lines += ["", self._caption() + ".", *(f"\n{note}" for note in self._notes(rows))]
+        lines += ["", self._caption(rows) + ".", *(f"\n{note}" for note in self._notes(rows))]
         lines += [f"\nNot measured: {line.partition(':')[0]}." for line in self.missing]
         return lines
 
