@@ -306,13 +306,11 @@ class Bench:
 
     def _caption(self, rows: Sequence[Figures]) -> str:
         about, runs = self._about(), [row["runs"] for row in rows]
-        times = (
-            str(min(runs)) if min(runs) == max(runs) else f"{min(runs)} to {max(runs)}"
-        )  # it was interrupted
+        times = str(min(runs)) if min(runs) == max(runs) else f"{min(runs)} to {max(runs)}"  # it was interrupted
         versions = {KNOWN[name].product.name: version for name, version in self._versions.items() if name}
         programs = [f"{OURS} {__version__} on Python {about['python']}", *(" ".join(pair) for pair in versions.items())]
         return (
-            f"{about['users']} users, {about['payload']} bytes, medians of {'–'.join(map(str, runs[:1] + runs[1:][-1:]))} × {about['seconds']:g} s; "
+            f"{about['users']} users, {about['payload']} bytes, medians of {times} × {about['seconds']:g} s; "
             f"{', '.join(programs)}; load in Python; {about['machine']}, {about['file_system']}; {about['date'][:10]}"
         )
 
