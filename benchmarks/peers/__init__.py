@@ -191,11 +191,11 @@ class Bench:
         """
         if not self._cores.apart:
             say("this machine lends only one core: load and server share it, so rates and latencies mean little")
-        done, total, failed = 0, len(self._runs) * self._options.repeat, set[str]()
+        done, total, failed = 0, len(self._runs) * self._options.repeat, set[Row]()
         for _ in range(self._options.repeat):
             for row, runs in self._runs.items():
                 done += 1
-                if row.peer in failed:
+                if row in failed:
                     continue
                 try:
                     with tempfile.TemporaryDirectory(prefix="twisted_im-peers-", dir=self._options.data, ignore_cleanup_errors=True) as own:
@@ -203,9 +203,9 @@ class Bench:
                 except (RunError, ServerError) as error:
                     if not row.peer:
                         raise
-                    failed.add(row.peer)
+                    failed.add(row)
                     self.faults.append(f"{row.title}, window {row.window}: {error}")
-                    say(f"{done}/{total} {row.title}, window {row.window}: left out from here: {str(error).partition(chr(10))[0]}")
+                    say(f"{done}/{total} {row.title}, window {row.window}: left out from here: {str(error).splitlines()[0]}")
                     continue
                 runs.append(figures)
                 self.faults += [f"{row.title}, window {row.window}: {fault}" for fault in judge(figures)]
@@ -317,7 +317,9 @@ class Bench:
     def _notes(self, rows: Sequence[Figures]) -> list[str]:
         """What a reader must know, of the run and of single rows."""
         busy = f"Others used this machine: its load average before the run was {self._others_load:.1f}."
-        return ([busy] if self._others_load > 1 else []) + [
+        notes = [busy] if self._others_load > 1 else []
+        notes += [f"Not measured, or not to be trusted: {fault.splitlines()[0]}." for fault in self.faults]
+        return notes + [
             f"{row['title']}, window {row['window']}: the load was busier than the server; trust the CPU here, not the rate."
             for row in rows
             if row["load_core_share"] > BUSY and row["load_core_share"] > row["server_core_share"]
