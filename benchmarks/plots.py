@@ -136,9 +136,9 @@ def _copies(rows: Sequence[Figures]) -> Figure | None:
         if xs:
             colour, mark = LOOKS[scheme]
             # they lie on each other
-            size = {"broadcast": 13, "routed star": 10, "routed mesh": 7.5, "routed mesh Redis": 4.5}.get(scheme, 8)
+            size = {"broadcast": 13, "routed star": 10, "routed mesh": 7.5, "routed mesh Redis": 5.5}.get(scheme, 8)
             told = "parallel (reach nobody on another node)" if scheme == "parallel" else scheme
-            axes.plot(xs, ys, mark, color=colour, ms=size, label=f"{told}, measured", mec="white", mew=0.6, clip_on=False)
+            axes.plot(xs, ys, mark, color=colour, ms=size, label=f"{told}, measured", mec="white", mew=0.3, clip_on=False)
     xs, ys = curve(rows, "broadcast", locality, lambda row: row["wasted_copies_per_message"])
     if xs:
         label = "those of broadcast that nobody there needed, measured"

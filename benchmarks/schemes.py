@@ -161,7 +161,7 @@ def _write_page(results: Figures, parser: argparse.ArgumentParser) -> int:
         for path in write(results, Path()):
             say(f"written: {path}")
     except (OSError, PageError) as error:
-        parser.error(f"--page: {error}; run it at the root of the checkout")
+        parser.error(f"--page: {error}")
     return _tell_faults(results)
 
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.curves import BIN, ROUTED, SCHEMES, cpu_of, crossing, curve, from_nodes, localities_of, longest, timed
+from benchmarks.curves import BIN, ROUTED, SCHEMES, cpu_of, crossing, curve, fitted, from_nodes, localities_of, longest, timed
 from benchmarks.driving import Figures
 from benchmarks.recovery import KILL_RATE, LATE, NODES
 
@@ -108,24 +111,27 @@ def write(results: Figures, root: Path) -> list[Path]:
         root: of the checkout.
 
     Raises:
-        PageError: there is no such page there.
+        PageError: there is no such page there, or the run has too little for it; nothing was written then.
     """
     from benchmarks.plots import draw  # needs matplotlib
 
     kept = condensed(results)
-    page = root / PAGE
+    page, folder = root / PAGE, root / STORED
     try:
         text = page.read_text(encoding="utf-8")
     except OSError:
-        raise PageError(f"there is no {page}") from None
+        raise PageError(f"there is no {page}; run it at the root of the checkout") from None
     text = filled(text, blocks(kept))
-    folder = root / STORED
-    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="twisted_im-benchmarks-") as drawn:
+        pictures = draw(kept, Path(drawn), ["svg"])
+        if missing := set(re.findall(rf"\({STORED.name}/(.+\.svg)\)", text)) - {picture.name for picture in pictures}:
+            raise PageError(f"this run is not enough for {', '.join(sorted(missing))}: broadcast, a routed scheme and kills are needed")
+        folder.mkdir(exist_ok=True)
+        written = [Path(shutil.copy(picture, folder)) for picture in pictures]
     stored = folder / RESULTS
     stored.write_text(as_text(kept), encoding="utf-8")
-    pictures = draw(kept, folder, ["svg"])
     page.write_text(text, encoding="utf-8")
-    return [stored, *pictures, page]
+    return [stored, *written, page]
 
 
 def filled(text: str, made: dict[str, str]) -> str:
@@ -289,6 +295,9 @@ class _Blocks:
             cells = []
             for other in ROUTED:
                 at = crossing(self._rows, other, locality)
+                if fitted(self._rows, "broadcast", locality) is None or fitted(self._rows, other, locality) is None:
+                    cells.append(NONE)
+                    continue
                 cells.append(from_nodes(at) + (f" (the lines cross at {at:.1f})" if at is not None and at >= 2 else ""))
             lines.append([f"{locality:.0%} local", *cells])
         return _table(["broadcast costs more CPU than", *(f"a {other}" for other in ROUTED)], lines)
