@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -209,6 +210,7 @@ class Comparison:
             "python": platform.python_version(),
             "machine": machine(),
             "date": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "load_average_before": round(os.getloadavg()[0], 1),
             "server_cores": len(self._cores.servers),
             "store": STORE,
             "file_system": file_system(options.data),

@@ -27,8 +27,8 @@ STORED = Path("docs/schemes")  #: where the run and its pictures lie
 #: The marks of a block in the page; what stands between them is written by `write`.
 BEGIN, END = "<!-- schemes: {} begin -->", "<!-- schemes: {} end -->"
 
-#: What 002 of the documents calls single, queue and layered: more marks are more effort, a longer time, better scaling, …
-DOCUMENTS = {
+#: How single, queue and layered are judged where they are described: more marks are more effort, a longer time, better scaling, …
+JUDGED = {
     "development effort": ("+", "++", "+++"),
     "processing time": ("+", "++++", "++"),
     "scalability": ("+", "++", "+++"),
@@ -55,6 +55,7 @@ ROUNDED = {
 }
 KEPT_OF_ROW = ("name", "scheme", "nodes", "locality", "by_server", "by_redis", "settings", "doubts", "faults", "failed")
 KEPT_OF_KILL = ("name", "scheme", "part", "nodes", "down_s", "recovery_s", "late", "latest_ms", "sent", "lost", "faults", "failed")
+BUSY = 1.0  #: a load average before the run above which others used the machine
 STEP = 1.05  #: from one bar of a distribution of waits to the next
 PARTS = {"node": "a node", "route_server": "the route server", "redis": "Redis"}
 
@@ -193,12 +194,17 @@ class _Blocks:
 
     def run(self) -> str:
         told = self._results
+        others = "Whether others used the machine was not recorded. "
+        if "load_average_before" in told:
+            others = f"Others used the machine: its load average before the run was {told['load_average_before']:.1f}. "
+        if told.get("load_average_before", BUSY) < BUSY:
+            others = ""
         cores = f"{told['server_cores']} core{'s' if told['server_cores'] > 1 else ''}"
         return (
             f"Measured {told['date'][:10]}: {told['machine']}, of which {cores} for all servers together; Python {told['python']}; "
             f"{told['store']} on {told['file_system']}; {told['users']} users a node, window {told['window']}, {told['payload']} bytes, "
             f"{told['seconds']:g} s for each figure; latencies at {told['rate']:,} messages/s in all. "
-            f"[The figures of the run](schemes/{RESULTS})."
+            f"{others}[The figures of the run](schemes/{RESULTS})."
         )
 
     def beside(self) -> str:
@@ -210,7 +216,7 @@ class _Blocks:
                 lambda scheme: self._cell(scheme, middle, lambda row: str(row["settings"])),
             ),
             "processing time": (
-                f"CPU of a message, and half of them are there after, {middle} nodes",
+                f"CPU of a message; median time on its way; {middle} nodes",
                 lambda scheme: self._cell(scheme, middle, lambda row: f"{cpu_of(row):.0f} µs; {row['p50_ms']:.1f} ms"),
             ),
             "scalability": (f"CPU with {last} nodes ÷ with {first}", lambda scheme: self._growth(scheme, first, last)),
@@ -221,10 +227,10 @@ class _Blocks:
             "recovery time": ("all well after a kill", self._recoveries),
         }
         lines = []
-        for name, (single, queue, layered) in DOCUMENTS.items():
+        for name, (single, queue, layered) in JUDGED.items():
             what, of = measured[name]
-            lines.append([f"**{name}**: the documents", single, *[NONE] * (len(SCHEMES) - 1), queue, layered])
-            lines.append([f"measured: {what}", *(of(scheme) for scheme in SCHEMES), NOT_BUILT, NOT_BUILT])
+            lines.append([f"**{name}**, as judged", single, *[NONE] * (len(SCHEMES) - 1), queue, layered])
+            lines.append([f"as measured: {what}", *(of(scheme) for scheme in SCHEMES), NOT_BUILT, NOT_BUILT])
         return _table(["", *SCHEMES, "queue", "layered"], lines)
 
     def _growth(self, scheme: str, first: int, last: int) -> str:
