@@ -15,6 +15,18 @@ COMMANDS = {
     "connections": "what an idle connection and a login cost a node, and how it bears everybody's coming back at once",
     "schemes": "the schemes against each other: what a message costs, what it waits, and what a kill does",
     "peers": "what one message costs on other servers, beside what it costs on ours",
+    "capacity": "how many messages a cluster of any size carries in each scheme, by a model that is checked against real ones",
+    "budget": "what this server may cost, beside what it does cost",
+    "all": "all of these in one run",
+}
+
+#: What `all` runs, in this order: name → the words for it; more that keep it short enough in full; and more for --quick. "{out}" is where
+#: results go.
+PARTS: dict[str, tuple[list[str], list[str], list[str]]] = {
+    "schemes": (["schemes", "--out={out}/schemes"], ["--seconds=2"], ["--quick"]),
+    "capacity": (["capacity", "--check", "--repeat=1", "--out={out}/capacity"], [], ["--quick"]),
+    "budget": (["budget", "--out={out}/budget"], [], ["--quick"]),
+    "peers": (["peers", "--repeat=1", "--json={out}/peers.json"], ["--seconds=3"], ["--quick"]),
 }
 
 
@@ -40,7 +52,7 @@ def main(words: list[str] | None = None) -> int:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)
-        command.set_defaults(run=module.run, parser=command)
+        command.set_defaults(run=module.run, parser=command, parts=PARTS)
     options = parser.parse_args(words)
     signal.signal(signal.SIGTERM, _interrupt)
     try:

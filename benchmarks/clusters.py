@@ -37,6 +37,9 @@ REDIS_TRIES = 3  #: another process may take the port between the moment when it
 ASK_SECONDS = 5.0  #: for an answer of Redis
 PARTS = ("node", "route_server", "redis")
 
+#: What processes count of their own work, besides messages and copies.
+STEPS = ("turns", "writes", "commits")
+
 #: Figures of a load that are counts.
 SUMS = ("sent", "accepted", "delivered", "receipted", "receipts_told", "duplicates", "errors")
 
@@ -385,6 +388,11 @@ def measure(cluster: Cluster, core: int, *, paced: int = 0, **options: object) -
         "wasted_copies_per_message": round(total("copies_wasted") / pushes, 4),
         "hops_per_message": round(total("hops") / pushes, 4),
         "look_ups_per_message": round(total("look_ups") / pushes, 4),
+        **{f"node_{name}_per_message": round(total(name) / max(figures["accepted"], 1), 4) for name in STEPS},
+        **{
+            f"route_server_{name}_per_message": round(sum(counters[name] for counters in route_servers) / max(figures["accepted"], 1), 4)
+            for name in STEPS
+        },
         "bytes_per_message": round(between / max(figures["accepted"], 1), 1),
         "settings": cluster.settings,
         "stale_routes": total("stale_routes"),
