@@ -1,16 +1,18 @@
 """What the rows of `benchmarks.schemes` say when they are put in order: curves over the nodes, and where two of them meet.
 
-Strategy: what theory has as a straight line is drawn as one through the points (least squares), what it has as flat is their mean: single
-points are noisy on a machine that others use too.
+Strategy: a straight line is put through the points (least squares), since single points are noisy on a machine that others use too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks.driving import Figures
 
 ROUTED = ("routed star", "routed mesh", "routed mesh Redis")
+SCHEMES = ("single", "parallel", "broadcast", *ROUTED)  #: in the order in which they are told of
+BIN = 0.1  #: seconds; of all messages due in such a time the one that waited longest is told
 
 
 def curve(rows: Iterable[Figures], scheme: str, locality: float, value: Callable[[Figures], float]) -> tuple[list[int], list[float]]:
@@ -37,12 +39,45 @@ def line_through(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float
     return mean_y - slope * mean_x, slope
 
 
+def fitted(rows: Iterable[Figures], scheme: str, locality: float) -> tuple[float, float] | None:
+    """Beginning and slope of a scheme's CPU over the nodes, from two on; flat if there is one point, None if none."""
+    xs, ys = curve([row for row in rows if row["nodes"] > 1], scheme, locality, cpu_of)
+    return line_through(xs, ys) if xs else None
+
+
 def crossing(rows: Sequence[Figures], other: str, locality: float) -> float | None:
-    """The number of nodes from which on broadcast costs more CPU than another scheme: where the line through broadcast's points meets the
-    other's mean. None if they never meet, or too little was measured."""
-    xs, ys = curve([row for row in rows if row["nodes"] > 1], "broadcast", locality, cpu_of)
-    _, others = curve([row for row in rows if row["nodes"] > 1], other, locality, cpu_of)
-    if len(xs) < 2 or not others:
+    """The number of nodes from which on broadcast costs more CPU than another scheme: where the straight lines through their points meet.
+    None if they never meet, or too little was measured of broadcast."""
+    xs, _ = curve([row for row in rows if row["nodes"] > 1], "broadcast", locality, cpu_of)
+    dear, cheap = fitted(rows, "broadcast", locality), fitted(rows, other, locality)
+    if len(xs) < 2 or dear is None or cheap is None or dear[1] <= cheap[1]:
         return None
-    begin, slope = line_through(xs, ys)
-    return max(1.0, (sum(others) / len(others) - begin) / slope) if slope > 0 else None
+    return max(1.0, (cheap[0] - dear[0]) / (dear[1] - cheap[1]))
+
+
+def from_nodes(at: float | None) -> str:
+    """A crossing for people: the first whole number of nodes with which broadcast costs more."""
+    if at is None:
+        return "never"
+    return f"from {math.floor(at) + 1} nodes on" if at >= 2 else "already with 2 nodes"
+
+
+def timed(rows: Sequence[Figures]) -> list[Figures]:
+    """Those whose latencies are compared: the most nodes, the least local; a single server, and the parallel ones, as they are."""
+    localities = localities_of(rows)
+    most = max((row["nodes"] for row in rows), default=0)
+    return [
+        row
+        for row in rows
+        if row["nodes"] == (1 if row["scheme"] == "single" else most)
+        and (row["scheme"] in SCHEMES[:2] or (localities and row["locality"] == localities[0]))
+    ]
+
+
+def longest(points: Iterable[Sequence[float]]) -> dict[int, float]:
+    """Of (when it was due, what it waited): the longest wait of each `BIN`, by its number."""
+    found: dict[int, float] = {}
+    for due, wait in points:
+        number = math.floor(due / BIN + 1e-9)
+        found[number] = max(found.get(number, 0.0), wait)
+    return found

@@ -2,7 +2,7 @@
 
 Strategy: one question for each picture, which its title asks; a scheme has the same colour and mark in all of them. Points are measured,
 dashed lines are theory or a straight line through the points (least squares), and the legend says which. What, where and when stands
-at the foot of each.
+at the foot of each. Letters stay letters in the SVG, so that it is small and can be searched.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator, ScalarFormatter
 
-from benchmarks.curves import ROUTED, cpu_of, crossing, curve, line_through, localities_of
+from benchmarks.curves import BIN, ROUTED, cpu_of, crossing, curve, fitted, from_nodes, localities_of, longest, timed
 from benchmarks.driving import Figures
 from benchmarks.recovery import KILL_RATE, KILL_USERS, LATE, NODES
 
@@ -33,7 +33,6 @@ LOOKS = {
 SIZE, DOTS = (9.0, 5.4), 140
 LINES = ("-", "--", ":", "-.")  #: of localities
 TYPES = ("png", "svg")
-BIN = 0.1  #: seconds; of all messages due in such a time the one that waited longest is drawn
 STYLE = {
     "font.size": 10.5,
     "axes.titlesize": 13.5,
@@ -48,18 +47,20 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9.5,
     "svg.hashsalt": "twisted_im",
+    "svg.fonttype": "none",
 }
 
 
-def draw(results: Figures, out: Path) -> list[Path]:
+def draw(results: Figures, out: Path, types: Sequence[str] = TYPES) -> list[Path]:
     """Draws what the results are enough for.
 
     Args:
         results: what `benchmarks.schemes` has written.
         out: the folder for the pictures.
+        types: of the files.
 
     Returns:
-        the files, PNG and SVG of each picture.
+        the files, one of each type for each picture.
     """
     rows = [row for row in results["rows"] if not row.get("failed")]
     kills = [kill for kill in results["kills"] if not kill.get("failed")]
@@ -81,7 +82,7 @@ def draw(results: Figures, out: Path) -> list[Path]:
             if name == "recovery":
                 load = f"{NODES} nodes (single: 1), {KILL_USERS} users, {KILL_RATE} messages/s; late: more than {1000 * LATE:g} ms"
             figure.text(0.01, 0.008, _foot(results, load), fontsize=7.5, color="#666666")
-            for kind in TYPES:
+            for kind in types:
                 path = out / f"{name}.{kind}"
                 figure.savefig(path, dpi=DOTS, metadata={"Date": None} if kind == "svg" else None)
                 written.append(path)
@@ -126,7 +127,7 @@ def _copies(rows: Sequence[Figures]) -> Figure | None:
     nodes = sorted({row["nodes"] for row in rows})
     most = max(nodes)
     theory = [1 + step * (most - 1) / 60 for step in range(61)]
-    axes.plot(theory, [n - 1 for n in theory], "--", color=LOOKS["broadcast"][0], lw=1.4, label="theory: N − 1")
+    axes.plot(theory, [n - 1 for n in theory], "--", color=LOOKS["broadcast"][0], lw=1.4, label="theory of broadcast: N − 1")
     axes.plot(
         theory, [(1 - locality) * min(n - 1, 1) for n in theory], "--", color=LOOKS["routed mesh"][0], lw=1.4, label=_routed(locality)
     )
@@ -134,11 +135,14 @@ def _copies(rows: Sequence[Figures]) -> Figure | None:
         xs, ys = curve(rows, scheme, locality, lambda row: row["copies_per_message"])
         if xs:
             colour, mark = LOOKS[scheme]
-            size = {"routed star": 11, "routed mesh": 8, "routed mesh Redis": 5}.get(scheme, 8)  # they lie on each other
-            axes.plot(xs, ys, mark, color=colour, ms=size, label=f"{scheme}, measured", mec="white", mew=0.6, clip_on=False)
+            # they lie on each other
+            size = {"broadcast": 13, "routed star": 10, "routed mesh": 7.5, "routed mesh Redis": 5.5}.get(scheme, 8)
+            told = "parallel (reach nobody on another node)" if scheme == "parallel" else scheme
+            axes.plot(xs, ys, mark, color=colour, ms=size, label=f"{told}, measured", mec="white", mew=0.3, clip_on=False)
     xs, ys = curve(rows, "broadcast", locality, lambda row: row["wasted_copies_per_message"])
     if xs:
-        axes.fill_between(xs, ys, color=LOOKS["broadcast"][0], alpha=0.12, lw=0, label="broadcast: copies that nobody there needed")
+        label = "those of broadcast that nobody there needed, measured"
+        axes.fill_between(xs, ys, color=LOOKS["broadcast"][0], alpha=0.12, lw=0, label=label)
     axes.set_title("How many copies does a message make?")
     axes.set_ylabel(f"copies that reach another node, for each message\n({_percent(locality)})")
     axes.set_ylim(bottom=0)
@@ -148,7 +152,7 @@ def _copies(rows: Sequence[Figures]) -> Figure | None:
 
 
 def _routed(locality: float) -> str:
-    return f"theory: {1 - locality:g}, to the node that has the receiver"
+    return f"theory of the routed: {1 - locality:g}, to the node that has the receiver"
 
 
 def _cost(rows: Sequence[Figures]) -> Figure | None:
@@ -156,7 +160,7 @@ def _cost(rows: Sequence[Figures]) -> Figure | None:
     localities = localities_of(rows)
     if not localities:
         return None
-    figure, grid = _figure(columns=len(localities), size=(max(SIZE[0], 4.6 * len(localities)), 5.6), sharey=True)
+    figure, grid = _figure(columns=len(localities), size=(max(SIZE[0], 3.8 * len(localities)), 5.8), sharey=True)
     nodes = sorted({row["nodes"] for row in rows})
     for axes, locality in zip(grid[0], localities, strict=True):
         for scheme, (colour, mark) in LOOKS.items():
@@ -164,27 +168,29 @@ def _cost(rows: Sequence[Figures]) -> Figure | None:
             if not xs:
                 continue
             if scheme == "single":
-                axes.axhline(ys[0], color=colour, lw=1, ls=":", label="single server")
+                axes.axhline(ys[0], color=colour, lw=1, ls=":", label="single server, measured")
                 continue
             axes.plot(xs, ys, mark, color=colour, ms=8, mec="white", mew=0.6, label=scheme)
-            fitted = [(x, y) for x, y in zip(xs, ys, strict=True) if x > 1 or scheme == "parallel"]
-            if scheme == "broadcast" and len(fitted) > 1:
-                begin, slope = line_through([x for x, _ in fitted], [y for _, y in fitted])
-                ends = [fitted[0][0], fitted[-1][0]]
-                axes.plot(
-                    ends, [begin + slope * x for x in ends], "--", color=colour, lw=1.3, label="theory of broadcast: a line, by N − 1"
-                )
-            elif fitted:
-                mean = sum(y for _, y in fitted) / len(fitted)
-                axes.plot([fitted[0][0], fitted[-1][0]], [mean, mean], "--", color=colour, lw=1.3)
-        axes.plot([], [], "--", color="#555555", lw=1.3, label="theory of all others: flat")
-        axes.set_title(_percent(locality), fontsize=11, fontweight="normal")
+            several = [(x, y) for x, y in zip(xs, ys, strict=True) if x > 1 or scheme == "parallel"]
+            if scheme == "broadcast" and len(several) > 1:
+                _straight(axes, fitted(rows, scheme, locality), several[0][0], several[-1][0], colour)
+            elif several:
+                mean = sum(y for _, y in several) / len(several)
+                axes.plot([several[0][0], several[-1][0]], [mean, mean], "--", color=colour, lw=1.3)
+        axes.plot([], [], "--", color=LOOKS["broadcast"][0], lw=1.3, label="theory of broadcast: a straight line, with N − 1 copies")
+        axes.plot([], [], "--", color="#555555", lw=1.3, label="theory of the others: flat (at the mean of the points)")
+        axes.set_title(_percent(locality), fontsize=10.5, fontweight="normal")
         _nodes_axis(axes, nodes, log=False)
     grid[0][0].set_ylim(bottom=0)  # last: the panels share it, and what is set is not widened any more
     grid[0][0].set_ylabel("CPU of a message and its receipt, µs\n(all nodes, route server and Redis)")
-    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside right upper")
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, borderaxespad=2)
     figure.suptitle("What does a message cost?", x=0.01, ha="left", fontsize=13.5, fontweight="bold")
     return figure
+
+
+def _straight(axes: Axes, line: tuple[float, float] | None, begin: float, end: float, colour: str) -> None:
+    if line is not None:
+        axes.plot([begin, end], [line[0] + line[1] * x for x in (begin, end)], "--", color=colour, lw=1.3)
 
 
 def _crossing(rows: Sequence[Figures]) -> Figure | None:
@@ -193,88 +199,68 @@ def _crossing(rows: Sequence[Figures]) -> Figure | None:
     localities = [each for each in localities_of(rows) if len(curve(several, "broadcast", each, cpu_of)[0]) > 1]
     if not localities:
         return None
-    others = [other for other in ROUTED if curve(several, other, localities[0], cpu_of)[0]]
-    if not others:
+    if not any(curve(several, other, localities[0], cpu_of)[0] for other in ROUTED):
         return None
-    figure, grid = _figure(columns=len(others), size=(max(SIZE[0], 4.6 * len(others)), 5.2), sharey=True)
-    furthest = max(row["nodes"] for row in several) * 2
-    for axes, other in zip(grid[0], others, strict=True):
-        colour, mark = LOOKS[other]
-        for index, (locality, style) in enumerate(zip(localities, LINES, strict=False)):
-            xs, ys = curve(several, "broadcast", locality, cpu_of)
-            nodes, costs = curve(several, other, locality, cpu_of)
-            if not costs:
+    figure, grid = _figure(columns=len(localities), size=(max(SIZE[0], 3.8 * len(localities)), 5.2), sharey=True)
+    nodes = sorted({row["nodes"] for row in several})
+    for axes, locality in zip(grid[0], localities, strict=True):
+        for other in ROUTED:
+            ours, theirs = fitted(rows, "broadcast", locality), fitted(rows, other, locality)
+            if ours is None or theirs is None:
                 continue
-            begin, slope = line_through(xs, ys)
-            mean = sum(costs) / len(costs)
+            colour, mark = LOOKS[other]
+            costs = dict(zip(*curve(several, other, locality, cpu_of), strict=True))
+            both = [(n, cost / costs[n]) for n, cost in zip(*curve(several, "broadcast", locality, cpu_of), strict=True) if n in costs]
             at = crossing(rows, other, locality)
-            told = "never" if at is None else f"from {at:.1f} nodes on" if at > 2 else "already with 2 nodes"
-            shade = 1.0 - 0.55 * index / max(len(localities) - 1, 1)
-            ends = [2, furthest]
-            axes.plot(ends, [(begin + slope * x) / mean for x in ends], style, color=colour, lw=1.5, alpha=shade)
-            both = [(n, b / c) for n, b in zip(xs, ys, strict=True) for m, c in zip(nodes, costs, strict=True) if n == m]
-            label = f"{locality:.0%} local: {told}"
-            axes.plot(
-                [n for n, _ in both], [y for _, y in both], mark, ls=style, lw=0, color=colour, ms=8, mec="white", alpha=shade, label=label
-            )
-            if at is not None and at > 2:
-                axes.plot([at], [1], "o", ms=13, mfc="none", mec="black", mew=1.4)
+            label = f"than {other}:\n{from_nodes(at)}"
+            axes.plot([n for n, _ in both], [y for _, y in both], mark, color=colour, ms=8, mec="white", mew=0.6, label=label)
+            steps = [nodes[0] + (nodes[-1] - nodes[0]) * step / 60 for step in range(61)]
+            axes.plot(steps, [(ours[0] + ours[1] * x) / (theirs[0] + theirs[1] * x) for x in steps], "--", color=colour, lw=1.3)
+            if at is not None and nodes[0] <= at <= nodes[-1]:
+                axes.plot([at], [1], "o", ms=12, mfc="none", mec=colour, mew=1.6)
         axes.axhline(1, color="black", lw=1.2)
         axes.axhspan(0, 1, color="#eeeeee", lw=0, zorder=0)
-        axes.set_title(f"against {other}", fontsize=11)
-        axes.legend(loc="upper left", title="broadcast costs more", alignment="left")
-        _nodes_axis(axes, [2, *(row["nodes"] for row in several), furthest], log=False)
-        axes.set_xlim(left=1.5)
-    grid[0][0].set_ylim(0, 1.35 * grid[0][0].get_ylim()[1])  # room for the legends
-    grid[0][-1].text(furthest, 0.5, "here broadcast is cheaper", ha="right", va="center", fontsize=9.5)
+        axes.text(nodes[-1], 0.5, "here broadcast is cheaper", ha="right", va="center", fontsize=9.5)
+        axes.set_title(_percent(locality), fontsize=10.5, fontweight="normal")
+        axes.legend(loc="upper left", title="broadcast costs more", alignment="left", fontsize=9, markerscale=0.8)
+        _nodes_axis(axes, nodes, log=False)
+    grid[0][0].set_ylim(0, 1.7 * grid[0][0].get_ylim()[1])  # room for the legends
     grid[0][0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g} ×"))
-    grid[0][0].set_ylabel("CPU of broadcast ÷ CPU of the other, for a message\n(lines: broadcast's straight line ÷ the other's mean)")
+    grid[0][0].set_ylabel("CPU of broadcast ÷ CPU of the other, for a message\n(dashed: of the straight lines through their points)")
     figure.suptitle("From how many nodes on is broadcast not worth it?", x=0.01, ha="left", fontsize=13.5, fontweight="bold")
     return figure
 
 
 def _latency(rows: Sequence[Figures], results: Figures) -> Figure | None:
     """What a message waits, as a distribution with its rare cases shown."""
-    localities = localities_of(rows)
-    if not localities:
+    wanted = timed(rows)
+    if not localities_of(rows):
         return None
     most = max(row["nodes"] for row in rows)
-    wanted = [
-        row
-        for row in rows
-        if row["nodes"] == (1 if row["scheme"] == "single" else most)
-        and (row["locality"] == localities[0] or row["scheme"] in ("single", "parallel"))
-    ]
-    figure, grid = _figure()
+    figure, grid = _figure(size=(SIZE[0], 6.0))
     axes = grid[0][0]
-    for row in wanted:
+    for row in sorted(wanted, key=lambda row: list(LOOKS).index(row["scheme"])):
         total = sum(count for _, count in row["histogram_ms"])
         xs, ys, over = [], [], total
         for wait, count in row["histogram_ms"]:
             xs.append(wait)
             ys.append(over / total)
             over -= count
-        name = row["scheme"] if row["scheme"] != "single" else "single (1 node)"
-        axes.plot(
-            xs,
-            ys,
-            color=LOOKS[row["scheme"]][0],
-            lw=1.8,
-            drawstyle="steps-post",
-            label=f"{name}: median {row['p50_ms']:.1f} ms, p99 {row['p99_ms']:.1f} ms",
-        )
+        name = {"single": "single (1 node)", "parallel": "parallel (only local messages)"}.get(row["scheme"], row["scheme"])
+        label = f"{name}: median {row['p50_ms']:.1f} ms, p99 {row['p99_ms']:.1f} ms"
+        axes.plot(xs, ys, color=LOOKS[row["scheme"]][0], lw=1.8, drawstyle="steps-post", label=label)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_ylim(1e-3, 1.0)
     axes.set_yticks([1, 0.5, 0.1, 0.01, 0.001], ["all", "half", "1 of 10", "1 of 100", "1 of 1,000"])
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("milliseconds from when it was due until it is there")
-    axes.set_ylabel("share of the messages that wait longer")
+    axes.set_ylabel(f"share of the messages that wait longer\n({_percent(localities_of(rows)[0])})")
     axes.set_title(f"How long is a message on its way?  ({most} nodes, {results['rate']:,} messages/s in all)")
-    axes.legend(loc="lower left")
+    figure.legend(loc="outside lower center", ncols=2, borderaxespad=2)
     return figure
 
 
@@ -316,20 +302,19 @@ def _recovery(kills: Sequence[Figures]) -> Figure | None:
     for axes in panels[len(kills) :]:
         axes.set_visible(False)
     for axes, kill in zip(panels, kills, strict=False):
-        longest: dict[int, float] = {}
-        for due, wait in kill["points"]:
-            longest[int(due // BIN)] = max(longest.get(int(due // BIN), 0.0), wait)
-        colour = LOOKS[kill["scheme"]][0]
-        bins = sorted(longest)
-        axes.axvspan(0, kill["down_s"], color="#eeeeee", lw=0)
-        axes.bar([each * BIN for each in bins], [longest[each] for each in bins], BIN, align="edge", color=colour, lw=0)
+        waits = longest(kill["points"])
+        edges = range(min(waits), max(waits) + 2)
+        axes.axvspan(0, kill["down_s"], color="#e4e4e4", lw=0)
+        heights = [waits.get(each, 0.0) for each in edges[:-1]]
+        axes.stairs(heights, [round(each * BIN, 3) for each in edges], fill=True, baseline=1, color=LOOKS[kill["scheme"]][0], lw=0)
+        axes.axhline(1000 * LATE, color="black", lw=0.8, ls=":")
         axes.axvline(0, color="black", lw=1.2)
         axes.set_title(kill["name"], fontsize=10.5)
         told = f"all well after {kill['recovery_s']:.1f} s" if kill["late"] else "nobody waits"
         axes.text(
             0.98,
             0.98,
-            f"{told}\n{kill['late']} of {kill['sent']:,} late, {kill['lost']} lost",
+            f"{told}\n{kill['late']:,} of {kill['sent']:,} late, {kill['lost']} lost",
             transform=axes.transAxes,
             ha="right",
             va="top",
@@ -339,13 +324,12 @@ def _recovery(kills: Sequence[Figures]) -> Figure | None:
         axes.set_yscale("log")
         axes.set_ylim(1, 600_000)  # room for what is said
         axes.set_yticks([1, 10, 100, 1000, 10_000], ["1 ms", "10 ms", "0.1 s", "1 s", "10 s"])
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_locator(NullLocator())
     for axes in panels[max(len(kills) - columns, 0) : len(kills)]:  # the lowest of each column
         axes.xaxis.set_tick_params(labelbottom=True)
         axes.set_xlabel("seconds from the kill to when it was due")
     for line in grid:
         line[0].set_ylabel(f"longest wait of each {BIN:g} s")
-    figure.suptitle(
-        "What do users notice of a kill?  (grey: until it is started again)", x=0.01, ha="left", fontsize=13.5, fontweight="bold"
-    )
+    title = "What do users notice of a kill?  (grey: until it is started again; above the dotted line: late)"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13.5, fontweight="bold")
     return figure

@@ -6,7 +6,8 @@ users as any other node of any row, so what differs between rows is the scheme a
 whatever can be killed in a scheme is killed under load (`benchmarks.recovery`).
 
 What has been measured is written to `results.json` at once, so an interrupt loses only what was being measured. The pictures are drawn from
-that file (`benchmarks.plots`), in the end or again later by `--draw`.
+that file (`benchmarks.plots`), in the end or again later by `--draw`; and by `--page`, what it says is put into the documentation
+(`benchmarks.schemes_page`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -24,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clusters import PARALLEL, REDIS_TABLE, Scheme, even, measure, redis_missing, running
-from benchmarks.curves import ROUTED, crossing, localities_of
+from benchmarks.curves import ROUTED, crossing, from_nodes, localities_of
 from benchmarks.driving import Figures, RunError, UnfitError
 from benchmarks.load_nodes import MOST_NODES, Row, rows_of
 from benchmarks.recovery import KILL_RATE, LATE, NODES, Kill, Times, kills, recover
+from benchmarks.schemes_page import PAGE, RESULTS, STORED, PageError, write
 from benchmarks.servers import ServerError, choose_cores
 from benchmarks.terminal import (
     TEMPORARY,
@@ -54,6 +57,8 @@ examples:
       two of them, further up
   python -m benchmarks schemes --draw figures
       the pictures again, from figures/results.json
+  python -m benchmarks schemes --page figures
+      docs/schemes.md and its pictures, from figures/results.json; the run is kept beside them, and --page alone writes them from there
 
 An interrupt (Ctrl-C) keeps what was measured until then. The pictures need matplotlib: pip install '.[bench]'
 """
@@ -73,7 +78,6 @@ QUICK: dict[str, Any] = {"nodes": [1, 2], "users": 10, "locality": [0.0], "secon
 #: Of the runs in which something is killed.
 FULL_TIMES, QUICK_TIMES = Times(before=2.0, down=3.0, after=9.0), Times(before=1.0, down=0.5, after=3.0)
 STORE = "sqlite"
-RESULTS = "results.json"
 
 #: What keeps a run from being carried on by the next row.
 FAILURES = (RunError, ServerError)
@@ -94,6 +98,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=folder, default=TEMPORARY, metavar="DIR", help=f"where stores have their files for a while [default: {TEMPORARY}]")
     add("--out", type=Path, default=Path("schemes"), metavar="DIR", help=f"where {RESULTS} and the pictures go [default: schemes]")
     add("--draw", type=folder, metavar="DIR", help=f"measure nothing: draw the pictures of DIR/{RESULTS} again")
+    add(
+        "--page",
+        type=folder,
+        nargs="?",
+        const=STORED,
+        metavar="DIR",
+        help=f"measure nothing: write {PAGE} and what belongs to it, from DIR/{RESULTS} [default DIR: {STORED}]",
+    )
     add("--quick", action="store_true", help="few nodes, users and seconds, and what is killed in a mesh and a star, unless said otherwise")
     add("--json", action="store_true", help=f"print what {RESULTS} holds, instead of a table")
 
@@ -102,11 +114,9 @@ def run(options: argparse.Namespace) -> int:
     """Measures and draws; gives the exit status."""
     parser: argparse.ArgumentParser = options.parser
     if options.draw is not None:
-        try:
-            results = json.loads((options.draw / RESULTS).read_text())
-        except (OSError, ValueError) as error:
-            parser.error(f"--draw: {options.draw / RESULTS} is no result of this command: {error}")
-        return _show(results, options.draw, as_json=options.json)
+        return _show(_read("--draw", options.draw, parser), options.draw, as_json=options.json)
+    if options.page is not None:
+        return _write_page(_read("--page", options.page, parser), parser)
     for name, value in (QUICK if options.quick else FULL).items():
         if getattr(options, name, None) is None:
             setattr(options, name, value)
@@ -134,6 +144,28 @@ def run(options: argparse.Namespace) -> int:
     return status
 
 
+def _read(option: str, folder: Path, parser: argparse.ArgumentParser) -> Figures:
+    """The results in a folder; anything else there ends the program."""
+    try:
+        results: Figures = json.loads((folder / RESULTS).read_text())
+        if not results["rows"] and not results["kills"]:
+            raise ValueError("nothing was measured")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        parser.error(f"{option}: {folder / RESULTS} is no result of this command: {error}")
+    return results
+
+
+def _write_page(results: Figures, parser: argparse.ArgumentParser) -> int:
+    if importlib.util.find_spec("matplotlib") is None:
+        parser.error("--page draws pictures: pip install matplotlib")
+    try:
+        for path in write(results, Path()):
+            say(f"written: {path}")
+    except (OSError, PageError) as error:
+        parser.error(f"--page: {error}")
+    return _tell_faults(results)
+
+
 def _show(results: Figures, out: Path, *, as_json: bool) -> int:
     """Prints, draws, and says what was wrong; gives the exit status."""
     if as_json:
@@ -147,6 +179,11 @@ def _show(results: Figures, out: Path, *, as_json: bool) -> int:
 
         for path in draw(results, out):
             say(f"picture: {path}")
+    return _tell_faults(results)
+
+
+def _tell_faults(results: Figures) -> int:
+    """Says what was wrong; gives the exit status."""
     faults = [f"{each['name']}: {fault}" for each in results["rows"] + results["kills"] for fault in each["faults"]]
     for fault in faults:
         print(f"WRONG: {fault}", file=sys.stderr)
@@ -173,6 +210,7 @@ class Comparison:
             "python": platform.python_version(),
             "machine": machine(),
             "date": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "load_average_before": round(os.getloadavg()[0], 1),
             "server_cores": len(self._cores.servers),
             "store": STORE,
             "file_system": file_system(options.data),
@@ -315,11 +353,7 @@ def show(results: Figures) -> None:
     rows = [row for row in results["rows"] if not row.get("failed")]
     for other in ROUTED:
         found = {locality: crossing(rows, other, locality) for locality in localities_of(rows)}
-        told = [
-            f"{f'from {at:.1f} nodes on' if at > 2 else 'already with 2 nodes'} ({locality:.0%} local)"
-            for locality, at in found.items()
-            if at is not None
-        ]
+        told = [f"{from_nodes(at)} ({locality:.0%} local)" for locality, at in found.items() if at is not None]
         if told:
             print(f"Broadcast costs more CPU than {other} {', '.join(told)}.")
     fell = [

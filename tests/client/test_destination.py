@@ -15,7 +15,7 @@ from tests.client.party import Party
 from tests.running import Authority
 from twisted_im.client.destination import Destination, split_address
 from twisted_im.client.values import Life
-from twisted_im.commands.demo import throwaway_certificate
+from twisted_im.commands.demo_single import throwaway_certificate
 
 
 @pytest.mark.parametrize(

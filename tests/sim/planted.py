@@ -210,12 +210,12 @@ BUGS = {
     "a silent client is never noticed": Bug(
         "the server has no deadline for the heartbeat of its clients",
         "a user whose phone has lost its network stays online",
-        (Edit(Connection, "deadline", {"self.heard + self.heartbeat * 1.5 if self.accepting": 'float("inf") if self.accepting'}),),
+        (Edit(Connection, "_next_beat", {"self.heard + self.heartbeat * 1.5 if self.accepting": 'float("inf") if self.accepting'}),),
     ),
     "a dead server is never noticed": Bug(
         "a client sends no heartbeat",
         "after a power cut of the server it waits for ever",
-        (Edit(Connection, "deadline", {"else self.sent + self.heartbeat": 'else float("inf")'}),),
+        (Edit(Connection, "_next_beat", {"else self.sent + self.heartbeat": 'else float("inf")'}),),
     ),
     "frames are dropped in a wait": Bug(
         "what comes on a connection behind a command that waits is thrown away",
@@ -280,11 +280,6 @@ BUGS = {
             ),
         ),
     ),
-    "no last read": Bug(
-        "a node that hears another again does not read what that one wrote since the last poll",
-        "messages of half a second are not shown",
-        (Edit(Doubts, "heard", {"self._poll_soon()": "del self.open[peer]"}),),
-    ),
     "a lost route server is nobody's": Bug(
         "a node that has lost one of two route servers relies on the other at once, though some may still send by the first",
         "what is sent in the seconds in which they have not noticed is not shown",
@@ -313,7 +308,7 @@ BUGS = {
     "a renewal that fails is the last": Bug(
         "a node whose lease could not be renewed does not try again",
         "after a moment of a full disk nobody can send on that node any more",
-        (Edit(Tenure, "_renew", {'log.warn("the lease could not be renewed: {why}", why=str(error))': "return"}),),
+        (Edit(Tenure, "_renew", {"if str(error) != self._said:": "return\n        if str(error) != self._said:"}),),
     ),
     "an end elsewhere is not looked at": Bug(
         "a node does not end the sessions of devices that have logged in on another node",
@@ -329,11 +324,6 @@ BUGS = {
         "a node that cannot ask Redis sends its messages to no other node",
         "while a node has lost Redis, what it accepts is not shown on others",
         (Edit(RedisTable, "_answer", {"(EVERYWHERE,) if nodes is None else nodes": "nodes or ()"}),),
-    ),
-    "a lost Redis is no doubt": Bug(
-        "a node that has lost its Redis does not read the store",
-        "when Redis comes back empty, users are shown nothing until their node has written its entries",
-        (Edit(_Shard, "_lose", {"self._doubt(self._right)": "pass"}),),
     ),
 }
 

@@ -156,9 +156,9 @@ def test_a_node_that_comes_back_is_doubted_though_it_links_at_once() -> None:
         world = World(moment)
         disk = SimDisk(world, world.chance("disk"))
         first, second = [world.server(name, store=disk.model, machine="rack", router=mesh()) for name in ("first", "second")]
-        world.client("bob", at="second", on_message=lambda message, shown=shown: shown.append(message.text))
+        bob = world.client("bob", at="second", on_message=lambda message, shown=shown: shown.append(message.text))
         alice = world.client("alice", at="first", answer=30.0)
-        world.run_until(lambda alice=alice, first=first: online(alice) and not first.service.node.doubts.open)
+        world.run_until(lambda both=(alice, bob): all(map(online, both)))
         alice.send("bob", "before")
         world.run_until(lambda shown=shown: shown)
         world.run_for(1.0)

@@ -234,6 +234,7 @@ class SimRedis(Service):
         self.lines: dict[_Line, None] = {}
         self.delay = 0.0
         self.refusal = b""
+        self._pending: list[Any] = []
 
     def startService(self) -> None:
         super().startService()
@@ -244,6 +245,8 @@ class SimRedis(Service):
     def stopService(self) -> Deferred[Any]:
         maybeDeferred(super().stopService)
         self._drop()
+        for timer in self._pending:
+            timer.cancel()
         return maybeDeferred(self._port.stopListening)
 
     def _drop(self) -> None:
@@ -259,9 +262,10 @@ class SimRedis(Service):
         except Refused as error:
             answer = b"-%s\r\n" % str(error).encode()
         line.answers.append(answer)
-        self._process.reactor.callLater(self.delay, self._answer, line)
+        self._pending.append(self._process.reactor.callLater(self.delay, self._answer, line))
 
     def _answer(self, line: _Line) -> None:
+        self._pending = [timer for timer in self._pending if timer.active()]
         answer = line.answers.popleft()  # in the order of the questions, whatever comes first of what falls on one moment
         if line in self.lines:
             line.transport.write(answer)  # type: ignore[union-attr]  # the same
