@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -36,11 +37,15 @@ def is_there(pid: str) -> bool:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_what_a_test_has_started_ends_with_it(how: signal.Signals, tmp_path: Path) -> None:
+def test_what_a_test_has_started_ends_with_it(how: signal.Signals) -> None:
     """If this fails, whoever breaks off the tests, or has them killed, finds servers running that nobody will ever end."""
-    environment = {**ENVIRONMENT, "TMPDIR": str(tmp_path)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([sys.executable, "-c", CUT_SHORT], env=environment, cwd=tmp_path, text=True, **pipes) as cut_short:
+    with (
+        tempfile.TemporaryDirectory(prefix="twisted_im-") as folder,  # pytest's own may have too long a name for a socket
+        subprocess.Popen(
+            [sys.executable, "-c", CUT_SHORT], env={**ENVIRONMENT, "TMPDIR": folder}, cwd=folder, text=True, **pipes
+        ) as cut_short,
+    ):
         try:
             assert cut_short.stdout is not None
             started = cut_short.stdout.readline().split()
