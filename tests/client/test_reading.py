@@ -650,6 +650,19 @@ def test_a_receipt_of_the_run_before_does_not_replace_a_newer_one() -> None:
     assert it.logs[1].cursor == 2
 
 
+def test_two_logins_while_the_application_is_busy() -> None:
+    """If this fails, what waits for a slow application while the line breaks twice is not shown by its next run, until more is written."""
+    it = world(shows=False)
+    it.all_is_well(2, 4)
+    it.other_writes(1, 1, "comes")
+    it.all_is_well(1, 4)
+    for _ in range(2):
+        it.break_something("line", 1, back=True)
+        it.all_is_well(2, 4)
+    it.break_something("stops", 1, back=True)
+    it.teardown()
+
+
 def test_an_older_message_is_read_again() -> None:
     """If this fails, scrolling back sends a receipt for each message on the way."""
     it = world()

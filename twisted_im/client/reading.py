@@ -239,7 +239,8 @@ class Reader:
             return
         self._syncing = False
         self._position = position
-        self._adopt = position, heads
+        waiting = self._adopt[1] if self._adopt is not None else {}  # listed by earlier syncs, which later ones do not repeat
+        self._adopt = position, {**waiting, **heads}
         self._queued(self.inbox.sync_ended())
         self._dirty = True
         self._book()
@@ -278,7 +279,10 @@ class Reader:
             else:
                 log.warn("conversation {conversation} cannot be read: {reason}", conversation=pull.conversation, reason=str(values))
                 self._skipped.add(pull.conversation)
-                self.inbox.unanswered(pull.conversation, gone=values.code is Status.NO_SUCH)
+                gone = values.code is Status.NO_SUCH
+                if gone and self._adopt is not None:
+                    self._adopt[1].pop(pull.conversation, None)  # it would never be shown; who comes back is told of it anew
+                self.inbox.unanswered(pull.conversation, gone=gone)
             return
         for row in values.messages:
             if row.conversation != pull.conversation:
@@ -408,7 +412,8 @@ class Reader:
         return self._saved_at + (SAVE_AGAIN if self._save_failed else self._state.interval)
 
     def _adopt_position(self) -> None:
-        """A sync's position may be kept when all that it listed has been shown and confirmed: the next run will not hear of it again."""
+        """A sync's position may be kept when all that was listed up to it, by this sync and those since the position that is kept, has been
+        shown and confirmed: the next run will not hear of it again."""
         if self._adopt is None or self._fresh or self._due or self._told:
             return
         position, heads = self._adopt
