@@ -34,7 +34,7 @@ REDIS_TABLE = "redis"
 TABLES = (MEMORY_TABLE, REDIS_TABLE)
 
 REDIS_TRIES = 3  #: another process may take the port between the moment when it is found free and Redis's start
-ASK_SECONDS = 5.0  #: for an answer of Redis
+ASK_SECONDS = 30.0  #: for an answer of Redis
 PARTS = ("node", "route_server", "redis")
 
 #: What processes count of their own work, besides messages and copies.

@@ -25,8 +25,8 @@ from typing import Any
 
 import twisted_im
 
-READY_SECONDS = 20.0  #: until a server must listen; a cold start of Python and OpenSSL takes below two
-STOP_SECONDS = 10.0  #: from SIGTERM until SIGKILL
+READY_SECONDS = 60.0  #: until a server must listen; a cold start of Python and OpenSSL takes below two, on a machine that is not busy
+STOP_SECONDS = 30.0  #: from SIGTERM until SIGKILL
 TAIL_LINES = 15  #: of a server's log, shown when it fails
 
 _TICK = os.sysconf("SC_CLK_TCK")

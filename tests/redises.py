@@ -18,7 +18,7 @@ from unittest import SkipTest
 
 from twisted.internet import reactor
 
-from tests.twistd import ENVIRONMENT
+from tests.twistd import DEADLINE, ENVIRONMENT
 from twisted_im.edge.redis import redis_server
 from twisted_im.faults.redis import MISSING, SOCKET, redis_program, redis_words
 from twisted_im.routing.table_redis import RedisServer
@@ -53,7 +53,7 @@ class Redis:
             redis_words(*self._options),
             cwd=self._folder.name, env=ENVIRONMENT, stdout=(Path(self._folder.name) / "log").open("ab"), stderr=subprocess.STDOUT,
         )  # fmt: skip
-        end = time.monotonic() + 20
+        end = time.monotonic() + DEADLINE
         while True:
             with socket.socket(socket.AF_UNIX) as probe:
                 try:
@@ -105,7 +105,7 @@ class Redis:
 
         reader = Reader()
         with socket.socket(socket.AF_UNIX) as line:
-            line.settimeout(20)
+            line.settimeout(DEADLINE)
             line.connect(str(self.path))
             for each in ([("AUTH", password)] if password else []) + [command]:
                 parts = [part.encode() if isinstance(part, str) else part for part in each]

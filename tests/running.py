@@ -51,7 +51,7 @@ from twisted_im.wire.framing import Frame, FrameReader
 from twisted_im.wire.schema import VERSION, Command, ContentType, Direction, Kind, LoginMethod, ReceiptType, SyncScope
 
 #: Seconds for a condition to come true. A machine that is shared may stop for a while; a fault waits for ever.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 _DONE = Failure(ConnectionDone())
 _folder = tempfile.TemporaryDirectory(prefix="twisted_im-tests-")

@@ -29,7 +29,7 @@ from twisted_im.wire.codec import CODECS
 from twisted_im.wire.schema import Command, Kind, LoginMethod
 
 #: Seconds that anything may take, on a machine that has much to do.
-PATIENCE = 25.0
+PATIENCE = 60.0
 #: Where `twistd` is found, as in a shell with the environment active.
 PATHS = {**ENVIRONMENT, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
 

@@ -31,7 +31,7 @@ from twisted_im.leash import leashed
 
 ROOT = Path(__file__).parent.parent
 VECTORS = json.loads((ROOT / "docs" / "vectors.json").read_text(encoding="utf-8"))
-PATIENCE = 20.0  # seconds for a process to start or to end
+PATIENCE = 60.0  # seconds for a process to start or to end
 SHORT = 0.2  # seconds in which nothing should come
 
 

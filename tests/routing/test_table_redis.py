@@ -32,8 +32,18 @@ from twisted_im.routing.table_redis_scripts import NODES, SCRIPTS, user_key
 from twisted_im.server.interfaces import EVERYWHERE, IRouteTable
 from twisted_im.storage.sqlite import SqliteStore
 
-#: Seconds of grace for a machine that does other things too.
-GRACE = 1.0
+#: Seconds of grace for a machine that does other things too. Whoever waits for a Redis that stands still would wait for longer.
+GRACE = 20.0
+#: Seconds for an answer of a Redis that is well, where the machine is not to make it look as if it were not.
+LATEST = 30.0
+
+
+def notices(case: Any, *tables: Any) -> None:
+    """From now on these tables wait for a Redis no longer than elsewhere: what is done to it next is what is tested."""
+    case.patch(table_redis, "ANSWER", ANSWER)
+    for shard in (shard for table in tables for shard in table._shards):
+        if shard._late is not None:
+            shard._late.reset(0)  # it was to look when `LATEST` is over
 
 
 class RedisContract(ClusteredContract):
@@ -43,6 +53,7 @@ class RedisContract(ClusteredContract):
     look_ups = 4
 
     def make_routers(self, count: int) -> list[MeshRouter]:
+        self.patch(table_redis, "ANSWER", LATEST)  # type: ignore[attr-defined]  # it is a TestCase
         if not hasattr(self, "redises"):
             self.redises = [Redis() for _ in range(self.servers)]
             for redis in self.redises:
@@ -64,6 +75,7 @@ class RedisContract(ClusteredContract):
         alice, bob = await self.comes(ALICE, node=0), await self.comes(BOB, node=2)
         for number in range(10):
             self.routers[0].route([(push(number), (ALICE, BOB), None)])
+        notices(self, *(router._table for router in self.routers))
         for redis in self.redises:
             redis.freeze()
         begun = time.monotonic()
@@ -75,9 +87,9 @@ class RedisContract(ClusteredContract):
         await until(lambda: len(bob.got) == 20, "what was sent when it was just stopped")
         assert time.monotonic() - begun < ANSWER + GRACE
         self.routers[0].route([(push(20), (ALICE, BOB), None)])
-        begun = time.monotonic()
+        self.ups[0].turn.end()
+        assert not self.routers[0].waiting, "it was asked again"
         await until(lambda: len(bob.got) == 21, "what is sent while it is known to be away")
-        assert time.monotonic() - begun < ANSWER, "it was asked again"
         assert alice.got == bob.got == [push(number) for number in range(21)]
         await until(lambda: all(len(up.doubts) >= len(self.redises) for up in self.ups), "everybody to doubt")
         for redis in self.redises:
@@ -113,10 +125,10 @@ class TestRedisTables(RedisContract, TestCase):
 class TestEntries(TestCase):
     """One node's table, and what is in Redis. It is refreshed ten times as often as elsewhere."""
 
-    timeout = 60
+    timeout = 120
 
     def setUp(self) -> None:
-        self.patch(table_redis, "STILL", table_redis.STILL / 10)
+        self.patch(table_redis, "ANSWER", LATEST)
         self.patch(table_redis, "REFRESH", table_redis.REFRESH / 10)
         self.redis = Redis()
         self.addCleanup(self.redis.close)
@@ -236,12 +248,13 @@ class TestEntries(TestCase):
         """If this fails, who has logged in while Redis could not be reached, and it has lost nothing, is not found when it is back."""
         table, up = await self.table()
         alice, _ = await self.comes(table, ALICE, 1), await self.comes(table, BOB, 2)
+        notices(self, table)
         self.redis.freeze()
         await until(lambda: up.doubts, "doubt")
         table.remove("", [alice])
-        begun = time.monotonic()
-        await self.comes(table, b"\0carol", 3)
-        assert time.monotonic() - begun < ANSWER, "it waits, though nobody can answer"
+        done = table.put("", [Attachment(b"\0carol", b"d" * 16, 3)])
+        up.turn.end()
+        assert done is None or done.called, "it waits, though nobody can answer"
         self.redis.thaw()
         await until(lambda: f"redis {self.redis.server().name}" in up.hears, "certainty")
         assert [self.entries(user) for user in (ALICE, BOB, b"\0carol")] == [[], [b"2"], [b"3"]]
@@ -269,6 +282,7 @@ class TestEntries(TestCase):
 
     async def test_who_uses_another_server_is_doubted(self) -> None:
         """If this fails, a node that a failover has left on the old master looks for sessions there, and they miss what it sends."""
+        self.patch(table_redis, "STILL", table_redis.STILL / 10)
         other = Redis()
         self.addCleanup(other.close)
         _, up = await self.table()
@@ -298,6 +312,7 @@ class TestEntries(TestCase):
         await self.comes(table, ALICE, 1)
         assert await table.nodes_of([ALICE]) == {}
         assert up.doubts == []
+        notices(self, table)
         begun = time.monotonic()
         wrong, other = await self.table(f"unix://im:wrong@{self.redis.path}")
         assert time.monotonic() - begun < ANSWER + GRACE
@@ -357,7 +372,7 @@ class TestFaults(Served):
         begun = time.monotonic()
         client.startService()
         await until(lambda: client.standing.life is Life.ONLINE, f"{uid} to be online")
-        assert time.monotonic() - begun < ANSWER + 2 * GRACE
+        assert time.monotonic() - begun < ANSWER + GRACE
         return client
 
     async def gets_across(self, within: float, *who: str) -> None:
@@ -376,7 +391,7 @@ class TestFaults(Served):
         """The table is right again, and nobody reads the store."""
         begun = time.monotonic()
         await until(lambda: not any(server.node.doubts.open for server in self.nodes), "certainty")
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < 15 + GRACE
         found = await self.nodes[0].node.router._table.nodes_of([b"\0bob"])
         assert found == {"two": [b"\0bob"]}
         await self.gets_across(2.0)
