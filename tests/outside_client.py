@@ -172,7 +172,7 @@ class Kept:
             self.marks[conversation, user, mark] = max(seq, self.marks.get((conversation, user, mark), 0))
 
 
-def connect(host: str, port: int, tls: ssl.SSLContext | None = None, timeout: float = 5.0) -> socket.socket:
+def connect(host: str, port: int, tls: ssl.SSLContext | None = None, timeout: float = 60.0) -> socket.socket:
     stream = socket.create_connection((host, port), timeout)
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return tls.wrap_socket(stream, server_hostname=host) if tls else stream
@@ -195,7 +195,7 @@ def place(to: str | int) -> dict[str, Any]:
 class OutsideClient:
     """One connection."""
 
-    def __init__(self, stream: socket.socket, timeout: float = 5.0) -> None:
+    def __init__(self, stream: socket.socket, timeout: float = 60.0) -> None:
         self.stream, self.timeout, self.state = stream, timeout, "start"
         self.end: Disconnected | None = None
         self.notifies: deque[tuple[int, Any]] = deque()  # (command, values)

@@ -446,7 +446,7 @@ class Served(TestCase):
         server: the one that `serve` has started last.
     """
 
-    timeout = 60
+    timeout = 180
     server: ImServer
 
     def make_store(self) -> Any:

@@ -78,7 +78,7 @@ class Running:
 class Cluster(Party):
     """Processes in a folder of their own."""
 
-    timeout = 120
+    timeout = 180
 
     def setUp(self) -> None:
         super().setUp()
@@ -385,7 +385,7 @@ class TestRouteServer(Cluster):
     """`twistd im route` by itself."""
 
     def outcome(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(words, cwd=self.folder, env=PATHS, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(words, cwd=self.folder, env=PATHS, capture_output=True, text=True, timeout=120, check=False)
 
     async def test_a_port_that_is_taken(self) -> None:
         """If this fails, a route server that cannot listen leaves a traceback, or a status of 0."""

@@ -96,7 +96,7 @@ class Running(ProcessProtocol):
 
 
 class EmbeddingPage(TestCase):
-    timeout = 40
+    timeout = 180
 
     @inlineCallbacks
     def test_server_and_client(self) -> Any:
@@ -221,6 +221,6 @@ class EmbeddingPage(TestCase):
         folder.mkdir()
         (folder / "test_notes.py").write_text(blocks(PAGE)[-1], encoding="utf-8")
         words = [sys.executable, "-m", "twisted.trial", "test_notes"]
-        done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=120, check=False)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn("PASSED (successes=1)", done.stdout)

@@ -142,7 +142,7 @@ def test_two_users_exchange_messages_by_six_packets(enter: Any) -> None:
     alice.receive(im.MESSAGE)
     assert contents(alice) == contents(bob) == [b"Hello, Bob", "Café 🦀".encode()]
     assert alice.count == alice.acknowledged == 3
-    assert abs(alice.ping() - bob.ping()) < 5000
+    assert abs(alice.ping() - bob.ping()) < 60_000
 
 
 def test_a_device_that_was_away_finds_what_it_missed(enter: Any) -> None:
@@ -414,8 +414,8 @@ def test_every_shape_has_a_vector() -> None:
 def scripted() -> Iterator[tuple[OutsideClient, socket.socket]]:
     """A client that is logged in at the other end of a pair of sockets, where a test writes what a server might."""
     ours, theirs = socket.socketpair()
-    with closing(theirs), closing(OutsideClient(ours, timeout=2.0)) as client:
-        theirs.settimeout(2.0)
+    with closing(theirs), closing(OutsideClient(ours)) as client:
+        theirs.settimeout(PATIENCE)
         theirs.sendall(found("frames", "hello-response"))
         client.hello()
         theirs.sendall(found("frames", "login-response"))

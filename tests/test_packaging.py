@@ -63,7 +63,7 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def answer(where: Path, *call: str) -> str:
     """What Twisted prints to someone who stands in a folder; fails if it ends badly."""
-    done = subprocess.run([sys.executable, *call], cwd=where, env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, *call], cwd=where, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

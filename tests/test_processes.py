@@ -170,7 +170,7 @@ def test_mistakes(words: list[str], said: str, tmp_path: Path) -> None:
 class Rolling(TestCase):
     """Nodes are stopped one after another, while clients in this process send to each other."""
 
-    timeout = 150
+    timeout = 180
 
     def setUp(self) -> None:
         self.running = Running(Path(self.mktemp()).absolute())

@@ -182,7 +182,7 @@ def readables() -> list[Any]:
 class Cork(TestCase):
     """Two protocols with a corked reactor under them, and no pump."""
 
-    timeout = 60
+    timeout = 180
 
     async def talk(self, talker: Protocol, listener: Protocol, *, secure: bool = False) -> None:
         """Connects the two: the talker is the one that was connected to."""
@@ -298,7 +298,7 @@ class Cork(TestCase):
 class Crowd(TestCase):
     """Many at once, and one who is in already: who has to wait for whom."""
 
-    timeout = 60
+    timeout = 180
     MANY = 400
 
     def setUp(self) -> None:

@@ -29,7 +29,7 @@ def pytest_says(folder: Path, name: str, code: str, *words: str) -> tuple[int, s
     """Status and output of pytest in a folder with one file."""
     (folder / name).write_text(code, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words, name]
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -64,7 +64,7 @@ def test_the_shop_is_tested(tmp_path: Path) -> None:
 def test_what_happened_can_be_read(tmp_path: Path) -> None:
     """If this fails, somebody whose test is red sees neither the steps of the run nor what the library logged."""
     orders, _, read, conftest = blocks("testing-your-app.md")
-    done = subprocess.run([sys.executable, "-c", read], env=environment(), capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", read], env=environment(), capture_output=True, text=True, timeout=120, check=True)
     assert re.search(r"^ +0\.000000  server +start$", done.stdout, re.MULTILINE), done.stdout
     assert re.search(r" alice +──▶ server +send +40 bytes", done.stdout), done.stdout
     (tmp_path / "conftest.py").write_text(conftest, encoding="utf-8")
@@ -100,7 +100,7 @@ def test_base_install() -> None:
             else:
                 raise AssertionError(name)
     """
-    subprocess.run([sys.executable, "-c", script], check=True, env=environment(), timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment(), timeout=120)
 
 
 def test_names_that_there_are_not() -> None:

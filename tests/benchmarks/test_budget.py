@@ -110,7 +110,7 @@ def test_one_source_is_measured(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "tls.jsonl").unlink()
     words = [sys.executable, "-m", "benchmarks", "budget", "--quick", "--json", f"--out={tmp_path}", f"--data={tmp_path}"]
-    outcome = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    outcome = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120, check=False)
     assert outcome.returncode == 0, outcome.stderr
     rows = {row["row"]: row for row in json.loads(outcome.stdout)["rows"]}
     assert rows["the first row under TLS"]["measured"] > 0
@@ -142,7 +142,7 @@ def test_an_interrupt_keeps_what_there_is(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    shown, _ = process.communicate(timeout=60)
+    shown, _ = process.communicate(timeout=120)
     assert process.returncode == 130
     assert json.loads((out / "capacity.txt").read_text())["rows"]
     assert [part["status"] for part in json.loads((out / "all.json").read_text())["parts"]] == [0, 130]

@@ -147,7 +147,7 @@ def test_crossing() -> None:
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
     """Runs `python -m benchmarks capacity`."""
     command = [sys.executable, "-m", "benchmarks", "capacity", *words]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_it_measures_and_checks(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from benchmarks.connections import METHODS
 from benchmarks.crowd import Crowd, CrowdError, Who
 from benchmarks.probe import INTERVAL, waits
-from benchmarks.servers import choose_cores, environment, node_command, running
+from benchmarks.servers import Server, choose_cores, environment, node_command, running
 from twisted_im.wire.schema import LoginMethod
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the benchmark reads CPU and memory from /proc: Linux only")
@@ -31,7 +31,7 @@ NUMBERS = {"logins_per_s", "cpu_us_per_login", "load_core_share", "restart_s"} |
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
     """Runs `python -m benchmarks connections`."""
     command = [sys.executable, "-m", "benchmarks", "connections", *words]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=180, check=False)
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_every_way_in_gives_every_figure() -> None:
@@ -91,6 +91,20 @@ def test_wrong_option_is_told(words: list[str], advice: str) -> None:
     assert "Traceback" not in outcome.stderr
 
 
+def goes_on(server: Server, count: int) -> None:
+    """Has a server that was stopped go on, as soon as so many stand at its door (proc(5): a port's queue is how many are to be accepted)."""
+    door = f":{server.port:04X}"
+
+    def waiting() -> int:
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return next(int(line[4].partition(":")[2], 16) for line in lines if line[1].endswith(door) and line[3] == "0A")
+
+    deadline = time.monotonic() + 60
+    while waiting() < count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    server.process.send_signal(signal.SIGCONT)
+
+
 def test_turned_away_and_back(tmp_path: Path) -> None:
     """If this fails, a member of the crowd that a full server has turned away never comes back, and a storm's figures mean nothing."""
     users = [Who(b"u%d" % index, LoginMethod.ANONYMOUS, b"") for index in range(24)]
@@ -103,7 +117,7 @@ def test_turned_away_and_back(tmp_path: Path) -> None:
             crowd.cut()
             assert crowd.live == 0
             server.process.send_signal(signal.SIGSTOP)  # so that all are at the door before the first is let in
-            threading.Timer(0.3, server.process.send_signal, [signal.SIGCONT]).start()
+            threading.Thread(target=goes_on, args=(server, 24)).start()
             crowd.gather(24)
             assert crowd.live == 24
             assert crowd.turned_away > 0
@@ -133,11 +147,11 @@ def test_probe_sees_a_stall(tmp_path: Path) -> None:
             server.process.send_signal(signal.SIGSTOP)
             time.sleep(0.5)  # what is measured
             server.process.send_signal(signal.SIGCONT)
-            time.sleep(0.1)
-            told, _ = probe.communicate(timeout=60)
+            told, _ = probe.communicate(timeout=120)
     found = json.loads(told)
     assert found["max_ms"] > 400
-    assert found["p50_ms"] > 100  # it was one ping, but two hundred and fifty would have waited, and far fewer come after it
+    share = "p50_ms" if found["pings"] < 100 else "p99_ms"  # however long it went on before and after
+    assert found[share] > 100  # it was one ping, but two hundred and fifty would have waited
 
 
 def test_a_wait_counts_for_those_behind_it() -> None:

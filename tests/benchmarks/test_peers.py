@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
     """Runs `python -m benchmarks peers`."""
     command = [sys.executable, "-m", "benchmarks", "peers", *words]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
 
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:

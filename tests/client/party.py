@@ -36,7 +36,7 @@ class Party(TestCase):
         told: client → what its other callbacks were told, by name.
     """
 
-    timeout = 60
+    timeout = 180
 
     def setUp(self) -> None:
         self.shown: dict[Client, list[Message]] = {}

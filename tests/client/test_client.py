@@ -18,7 +18,7 @@ from tests.running import certificate
 from twisted_im.client.client import Client
 from twisted_im.client.state import FileState, Kept, MemoryState
 from twisted_im.client.values import Accepted, LeftOut, Life, Message, Receipt, Standing
-from twisted_im.core.connection import Limits
+from twisted_im.core.connection import Connection, Limits
 from twisted_im.errors import Disconnect, ImError, LocalProtocolError, Status
 from twisted_im.storage.memory import MemoryStore
 from twisted_im.wire.codec import CODECS, frame, notify
@@ -412,11 +412,14 @@ class TestReading(Party):
 
     async def test_a_slow_application_is_waited_for(self) -> None:
         """If this fails, a slow reader is thrown out, loses messages, or fills the memory of the server or its own."""
-        await self.serve(limits=Limits(window=16, unacknowledged=0.05, ping=0.2))
+        await self.serve(limits=Limits(window=16, unacknowledged=0.05, ping=20.0))
         alice, bob = await self.online("alice", "bob", shows=False, queue=20)
+        (theirs,) = [session.pump.connection for session in self.server.node.sessions if session.uid == b"bob"]
+        answered, ponged = list[Connection](), Connection.ponged
+        self.patch(Connection, "ponged", lambda connection: (answered.append(connection), ponged(connection)))
         for i in range(400):
             await alice.send("bob", f"{i}").accepted
-        await self.turn(0.5)  # long enough for the server to ping, and to give up on a client that does not answer
+        await self.until(lambda: theirs in answered or len(self.lives(bob)) > 2)  # the server asks whether it is still there
         self.assertEqual(self.lives(bob), ["connecting", "online"])
         self.assertLess(len(bob._reader._queue), 60)
         self.assertGreater(self.server.counters.behind, 0)

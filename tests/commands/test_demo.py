@@ -53,7 +53,7 @@ class Playing:
 
     def outcome(self, name: str) -> str:
         """What one has said in the end."""
-        status = self._plays[name].wait(timeout=120)
+        status = self._plays[name].wait(timeout=300)
         told, complaints = [(self._folder / f"{name}.{end}").read_text(encoding="utf-8") for end in ("out", "err")]
         assert (status, complaints) == (0, ""), told + complaints
         return told
@@ -146,7 +146,7 @@ def test_mistakes(options: list[str], said: str, capsys: pytest.CaptureFixture[s
 def test_a_table_that_is_not_there(tmp_path: Path) -> None:
     """If this fails, whoever has not started Redis waits for a minute, or is not told what is missing."""
     words = [*DEMO, "--strategy=routed", "--nodes=2", f"--table=unix://{tmp_path}/redis.sock"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=300)
     assert (done.returncode, done.stderr) == (1, ""), done.stderr
     assert re.search(r"^Not played: the route table's server .*; start it, or correct --table\.$", done.stdout, re.MULTILINE), done.stdout
 
@@ -161,7 +161,7 @@ def test_an_early_end_leaves_nothing_running(options: list[str], line: str, coun
         assert len(nodes) == count
         assert all(node.exists() for node in nodes)
         demo.send_signal(signal.SIGINT)
-        _, told = demo.communicate(timeout=60)
+        _, told = demo.communicate(timeout=120)
     assert not any(node.exists() for node in nodes)
     assert demo.returncode != 0
     assert "Traceback" not in told

@@ -180,7 +180,7 @@ class Client(Protocol):
 class RefusedVectors(TestCase):
     """What is not in order gets the answer that the vectors promise."""
 
-    timeout = 60
+    timeout = 180
 
     @inlineCallbacks
     def setUp(self) -> Any:

@@ -20,7 +20,7 @@ from twisted_im.storage.memory import MemoryStore
 
 ROOT = Path(__file__).parent.parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-DEADLINE = 30
+DEADLINE = 60
 
 
 def run(*words: str | Path, typed: str | bytes = "") -> tuple[int, str, str]:

@@ -99,7 +99,7 @@ class Passed(Protocol):
 class TestTls(TestCase):
     """A server behind TLS."""
 
-    timeout = 120
+    timeout = 180
 
     async def test_its_certificate_is_checked(self) -> None:
         """If this fails, `rediss://` does not work, or takes whoever answers for the server."""

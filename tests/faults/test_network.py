@@ -36,7 +36,7 @@ class Peer(Protocol):
 class Harm(TestCase):
     """Two ends, and a network between them."""
 
-    timeout = 60
+    timeout = 180
 
     async def pair(self) -> tuple[Peer, Peer, Lane]:
         """A client, its server's side, and the lane; a byte has gone each way."""

@@ -90,7 +90,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[P
 def told(runs: dict[str, tuple[Path, subprocess.Popen[str]]], name: str) -> tuple[int, str]:
     """The status of a run, and what it printed."""
     _, process = runs[name]
-    said, _ = process.communicate(timeout=200)
+    said, _ = process.communicate(timeout=300)
     assert "Traceback" not in said, said
     return process.returncode, said
 
@@ -177,7 +177,7 @@ def test_no_process_is_left(tmp_path: Path) -> None:
             assert any("have logged in" in line for line in run.stdout or ())
             wait_for(lambda folder=folder, count=count: len(processes(folder)) == count, "servers and clients")  # type: ignore[misc]
             run.send_signal(number)
-            said = run.communicate(timeout=60)[1]
+            said = run.communicate(timeout=120)[1]
             assert run.returncode == status
             assert "Traceback" not in said
             wait_for(lambda folder=folder: not processes(folder), "its processes to end")  # type: ignore[misc]

@@ -115,7 +115,7 @@ class Up:
 class RouterContract:
     """The promises of `IRouter`. Mix it in, and give it a `make_routers`."""
 
-    timeout = 60
+    timeout = 180
     #: Nodes that take part; devices are spread over them in turn.
     nodes = 1
 

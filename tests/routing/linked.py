@@ -104,7 +104,7 @@ def logged() -> Iterator[list[str]]:
 class Linked(TestCase):
     """A test with sides on real sockets."""
 
-    timeout = 60
+    timeout = 180
 
     def side(self, name: str, *, ahead: float = 0.0, **more: Any) -> Side:
         """A side whose wall clock is so much ahead."""

@@ -125,7 +125,7 @@ class TestRedisTables(RedisContract, TestCase):
 class TestEntries(TestCase):
     """One node's table, and what is in Redis. It is refreshed ten times as often as elsewhere."""
 
-    timeout = 120
+    timeout = 180
 
     def setUp(self) -> None:
         self.patch(table_redis, "ANSWER", LATEST)

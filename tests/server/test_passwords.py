@@ -44,7 +44,7 @@ class Noted(ThreadPoolExecutor):
 
 
 class TestPasswordChecks(TestCase):
-    timeout = 60
+    timeout = 180
 
     @inlineCallbacks
     def test_right_wrong_and_nobody(self) -> Any:

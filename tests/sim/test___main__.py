@@ -37,7 +37,7 @@ PLANTED = [
 def call(words: list[str], *, command: list[str] = COMMAND, hash_seed: str = "0", **options: Any) -> subprocess.CompletedProcess[str]:
     """Runs the command in a checkout."""
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([*command, *words], capture_output=True, text=True, env=environment, timeout=240, check=False, **options)
+    return subprocess.run([*command, *words], capture_output=True, text=True, env=environment, timeout=300, check=False, **options)
 
 
 def digest(text: str) -> str:

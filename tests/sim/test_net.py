@@ -17,7 +17,7 @@ SEEDS = pytest.mark.parametrize("seed", range(4))
 class TestOnTwisted(OnTwisted, ConnectContract, TestCase):
     """The contract as Twisted keeps it, on real sockets."""
 
-    timeout = 60
+    timeout = 180
 
 
 class TestSimulated(Simulated, ConnectContract, TestCase):

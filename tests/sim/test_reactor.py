@@ -10,7 +10,7 @@ from tests.sim.contract import OnTwisted, Simulated, TimeContract
 class TestOnTwisted(OnTwisted, TimeContract, TestCase):
     """The contract as Twisted keeps it."""
 
-    timeout = 60
+    timeout = 180
 
 
 class TestSimulated(Simulated, TimeContract, TestCase):

@@ -10,7 +10,7 @@ from tests.sim.contract import OnTwisted, Simulated, TransportContract
 class TestOnTwisted(OnTwisted, TransportContract, TestCase):
     """The contract as Twisted keeps it, on real sockets."""
 
-    timeout = 60
+    timeout = 180
 
 
 class TestSimulated(Simulated, TransportContract, TestCase):

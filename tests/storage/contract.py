@@ -67,7 +67,7 @@ class Clock:
 class StoreCase:
     """A store and three users, for a `TestCase`; and short words for what tests do with them."""
 
-    timeout = 60
+    timeout = 180
 
     def make_store(self) -> Any:
         """A new, empty store whose clock is `self.clock`; or a Deferred of one."""
@@ -958,7 +958,7 @@ class Machine(RuleBasedStateMachine):
         answers: SimpleQueue[Any] = SimpleQueue()
         reactor.callFromThread(lambda: maybeDeferred(verb, *arguments).addBoth(answers.put))  # type: ignore[attr-defined]
         try:
-            answer = answers.get(timeout=20)
+            answer = answers.get(timeout=120)
         except Empty:
             raise SystemExit("no answer: the store is stuck, or the test was ended and the reactor stands still") from None
         if not isinstance(answer, Failure):

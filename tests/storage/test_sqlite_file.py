@@ -11,7 +11,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -306,8 +308,9 @@ def test_two_processes_take_turns(tmp_path: Path) -> None:
     assert both == [sorted(both[0]), sorted(both[1])]
     assert all(len(seqs) > 200 for seqs in both), "one was refused"
     together = range(max(both[0][0], both[1][0]), min(both[0][-1], both[1][-1]))
-    shares = sorted(sum(seq in together for seq in seqs) for seqs in both)
-    assert shares[1] < 5 * shares[0], shares
+    for seqs in both:
+        gaps = sorted(later - seq for seq, later in pairwise(seq for seq in seqs if seq in together))
+        assert mean(gaps[:-3]) < 6, gaps  # a machine that is busy may stop a process now and then, and the other goes on
     assert well(path)
 
 
@@ -317,7 +320,7 @@ def test_two_processes_take_turns(tmp_path: Path) -> None:
 class FileCase(StoreCase):
     """A store on a file of its own, with a clock that is moved by hand."""
 
-    timeout = 120
+    timeout = 180
     retention = 0.0
 
     def make_store(self) -> Any:
