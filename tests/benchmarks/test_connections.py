@@ -92,7 +92,7 @@ def test_wrong_option_is_told(words: list[str], advice: str) -> None:
 
 
 def goes_on(server: Server, count: int) -> None:
-    """Has a server that was stopped go on, as soon as so many stand at its door (proc(5): a port's queue is how many are to be accepted)."""
+    """Has a server that was stopped go on, as soon as so many stand at its door: those are what a port has in its queue (proc(5))."""
     door = f":{server.port:04X}"
 
     def waiting() -> int:
