@@ -941,12 +941,12 @@ class TestRest(Party):
         alice, bob = await self.online("alice", "bob")
         await alice.send("bob", "hello").accepted
         await self.until(lambda: self.shown[bob])
-        await alice.signal(1, SignalType.TYPING, lifetime=5)
+        await alice.signal(1, SignalType.TYPING, lifetime=60)
         await self.until(lambda: self.told[bob]["signal"])
         signal = self.told[bob]["signal"][0]
         self.assertEqual((signal.sender, signal.conversation, signal.type), ("alice", 1, SignalType.TYPING))
         now = bob.server_time()
-        for content, expires, head in ((b"expired", now - 1000, 1), (b"overtaken", now + 5000, 0), (b"good", now + 5000, 1)):
+        for content, expires, head in ((b"expired", now - 1000, 1), (b"overtaken", now + 60_000, 0), (b"good", now + 60_000, 1)):
             about = {"conversation": 1, "head": head, "expires": expires, "type": SignalType.CUSTOM}
             self.push(notify(Command.SIGNAL, **about, device=alice.device, sender=b"alice", content=content), "bob")
         await self.until(lambda: len(self.told[bob]["signal"]) > 1)

@@ -95,13 +95,19 @@ def told(runs: dict[str, tuple[Path, subprocess.Popen[str]]], name: str) -> tupl
     return process.returncode, said
 
 
+def kept(status: int, said: str) -> None:
+    """Nothing was wrong with a run, but that the machine may have been slow."""
+    assert "Everything holds." in said, said
+    assert re.search(r"sent (\d+), accepted \1, refused 0, unanswered 0, shown [1-9]", said), said
+    assert not re.search(r"^(Wrong|Not settled|The servers' logs)", said, re.MULTILINE), said
+    assert status == 0 or "SO IT IS LATE" in said, said
+
+
 def test_a_server_under_faults_keeps_its_promises(runs: Any) -> None:
     """If this fails, a server that is killed or stopped, or a broken connection, costs somebody a message, or shows one twice."""
     status, said = told(runs, "sound")
-    assert status == 0, said
-    assert "Everything holds." in said
+    kept(status, said)
     assert re.search(r"faults: connections .*server killed \d, server stopped \d", said), said
-    assert re.search(r"sent (\d+), accepted \1, refused 0, unanswered 0, shown [1-9]", said), said
     assert "nodes sure again" in said
     logs = sorted((runs["sound"][0] / "logs").glob("*.jsonl"))
     assert len(logs) == 1 + 3 * 3
@@ -115,10 +121,7 @@ def test_a_cluster_under_faults_keeps_its_promises(runs: Any, name: str) -> None
     """If this fails, a node, a route server or a Redis that is killed, stopped, replaced or restarted costs somebody a message, shows one
     twice, or leaves a device with two sessions; or a node that was taken for dead goes on when it wakes."""
     status, said = told(runs, name)
-    assert "Everything holds." in said, said
-    assert re.search(r"sent (\d+), accepted \1, refused 0, unanswered 0, shown [1-9]", said), said
-    assert not re.search(r"^(Wrong|Not settled|The servers' logs)", said, re.MULTILINE), said
-    assert status == 0 or "SO IT IS LATE" in said, said
+    kept(status, said)
     for kind in (word.removeprefix("--kind=") for word in CLUSTERS[name] if word.startswith("--kind=")):
         assert all(f"{what} " in said for what in DONE[kind]), (kind, said)
 

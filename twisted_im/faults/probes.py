@@ -25,7 +25,7 @@ Until = Callable[[Callable[[], object], float, str], Awaitable[None]]
 #: Devices that repeat a message, and how often all of them together do.
 REPEATERS, REPEATS = 20, 1000
 
-_PATIENCE = 30.0
+_PATIENCE = 60.0
 
 
 def _client(reactor: Any, address: str, user: str, device: bytes | None = None, **more: Any) -> Client:
