@@ -728,7 +728,7 @@ class TestLife(Party):
         await self.online("bob")
         (alice,) = await self.online("alice", answer=0.1)
         sending = alice.send("bob", "hello")
-        await self.until(lambda: alice.standing.life is Life.WAITING)
+        await self.until(lambda: hasattr(self, "hung") and alice.standing.life is Life.WAITING)
         assert alice.standing.error is not None
         self.assertEqual(alice.standing.error.code, Disconnect.UNRESPONSIVE)
         store.hangs = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 from unittest.mock import patch
 
 from twisted.internet import reactor
@@ -96,6 +97,15 @@ class StarContract(ClusteredContract):
 
     hops = 2
 
+    def ready(self) -> Deferred[None]:
+        """Each hears the others by one route server before it is linked to all of them."""
+        return Deferred.fromCoroutine(until(lambda: all(map(self._whole, self.routers, self.ups))))
+
+    def _whole(self, router: Any, up: Any) -> bool:
+        """Whether a node is linked to all route servers, has told them of its sessions, and hears everybody."""
+        links = router._servers
+        return len(up.hears) == self.nodes - 1 and len(links) == self.nodes and not any(link._flying or link._queue for link in links)
+
     async def test_a_node_that_came_after_the_last_look(self) -> None:
         """If this fails, a node that has just come misses what others send before they have looked at the leases again."""
         bob = await self.comes(BOB, node=1)
@@ -122,7 +132,7 @@ class StarContract(ClusteredContract):
             lost.abort("for a test")
             assert sorted(name for name, _ in up.doubts) == ["node1", "node2"]
             assert not up.hears
-            await until(lambda: len(up.hears) == 2 and len(router._servers) == 3)
+            await until(lambda: self._whole(router, up))
             gone = self.routers[1].own
             assert gone is not None
             up.doubts.clear()
