@@ -625,11 +625,11 @@ class _Shard:
 
     @inlineCallbacks
     def _refresh(self, rows: Sequence[tuple[bytes, bytes]]) -> Any:
-        asked = self._now()
+        asked, touched = self._now(), self._touched  # of this moment: another round may begin before the answer comes
         parts = [self._ask_refresh(rows[begin : begin + ROWS]) for begin in range(0, max(len(rows), 1), ROWS)]
         wholes = yield DeferredList(parts, fireOnOneErrback=True, consumeErrors=True).addErrback(_first)
         if any(whole < 0 for _, whole in wholes):
-            self._right = min(self._right, self._touched)  # who knows since when
+            self._right = min(self._right, touched)  # who knows since when
         if not all(whole > 0 for _, whole in wholes):
             self._is_wrong()
         elif self.standing is Standing.SURE:
