@@ -58,7 +58,7 @@ def crossing(rows: Sequence[Figures], other: str, locality: float) -> float | No
 def from_nodes(at: float | None) -> str:
     """A crossing for people: the first whole number of nodes with which broadcast costs more."""
     if at is None:
-        return "never"
+        return "no crossing in this run"
     return f"from {math.floor(at) + 1} nodes on" if at >= 2 else "already with 2 nodes"
 
 

@@ -19,7 +19,6 @@ import argparse
 import itertools
 import json
 import platform
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -51,11 +50,13 @@ from benchmarks.terminal import (
     file_system,
     folder,
     machine,
+    new_file,
     print_table,
     raise_file_limit,
     say,
     say_where,
     whole,
+    words,
 )
 from twisted_im.config import STORES
 from twisted_im.wire.codec import codec
@@ -132,8 +133,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--driver", choices=("auto", "c", "python"), default="auto", help="which load drives [default: c, if it can]")
     add("--no-limit", dest="limit", action="store_false", help="leave the C relay out; ratios are null then")
     load_nodes.add_arguments(parser)
-    add("--node-args", type=shlex.split, default=[], metavar="WORDS", help="more options for the node: --node-args='--window 32'")
-    add("--profile", type=Path, metavar="FILE", help="record where the node spends its time; the row's name is added to FILE's")
+    add("--node-args", type=words, default=[], metavar="WORDS", help="more options for the node: --node-args='--window 32'")
+    add("--profile", type=new_file, metavar="FILE", help="record where the node spends its time; the row's name is added to FILE's")
     add("--quick", action="store_true", help=f"{QUICK['users']} users, {QUICK['seconds']:g} s, once, unless said otherwise")
     add("--json", action="store_true", help="one JSON object a line for each combination, instead of a table")
 
