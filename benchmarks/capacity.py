@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks.clusters import redis_missing
 from benchmarks.costs import Run, Taker, check, measure_costs, read_costs
+from benchmarks.curves import from_nodes
 from benchmarks.driving import Figures, RunError, UnfitError
 from benchmarks.model import Answer, Case, Costs, crossing, most, predict
 from benchmarks.pages import page_with, put, table
@@ -252,7 +253,7 @@ def crossings(found: Sequence[Figures]) -> list[Figures]:
             if scheme == "broadcast":
                 continue
             at = crossing(costs.get("broadcast", {}), own)
-            told.append({"locality": locality, "scheme": scheme, "dearer_from": round(at, 1) if at else None})
+            told.append({"locality": locality, "scheme": scheme, "dearer_from": round(at, 2) if at else None, "fewest": min(own)})
         full: dict[str, tuple[int, str]] = {}
         for row in found:
             middle = row["busiest"] != PARTS["node_load"]
@@ -326,7 +327,7 @@ def told_crossings(found: Sequence[Figures]) -> list[list[str]]:
     lines = []
     for locality in dict.fromkeys(told["locality"] for told in found):
         here = [told for told in found if told["locality"] == locality]
-        dearer = [f"{told['scheme']} from {told['dearer_from']:g} nodes on" for told in here if told.get("dearer_from")]
+        dearer = [f"{told['scheme']} {from_nodes(told['dearer_from'], told['fewest'])}" for told in here if told.get("dearer_from")]
         full = [f"{told['part']} ({told['full']}) from {told['full_from']:,} nodes on" for told in here if "full" in told]
         lines.append([f"{locality:.0%}", ", ".join(dearer) or "none", ", ".join(full) or "nothing"])
     return lines

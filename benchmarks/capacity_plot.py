@@ -17,6 +17,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks.capacity import ask
+from benchmarks.curves import from_nodes
 from benchmarks.driving import Figures
 from benchmarks.model import Answer, Case, Costs, crossing
 from benchmarks.plots import DOTS, LOOKS, STYLE, TYPES
@@ -61,8 +62,8 @@ def draw(
         figure.text(
             0.01,
             0.006,
-            f"Lines: model, a core for each process; its costs, and the real clusters, on {stored['machine']} · Python {stored['python']} · {stored['store']} on "
-            f"{stored['file_system']} · {stored['payload']} bytes · {stored['date']}",
+            f"Lines: model, a core for each process. Its costs, and real clusters: {stored['machine']} · Python {stored['python']} · "
+            f"{stored['store']} on {stored['file_system']} · {stored['payload']} bytes · {stored['date']}",
             fontsize=7.5,
             color="#666666",
         )
@@ -122,7 +123,7 @@ def _cost(axes: Axes, curves: dict[str, list[tuple[Case, Answer]]], locality: fl
             near = min(line, key=lambda nodes: abs(nodes - at))
             axes.plot([at], [line[near]], "o", ms=13, mfc="none", mec="black", mew=1.3, zorder=5)
             circled = " (circles)"
-        told.append(f"{scheme}: {'already with' if at <= min(line) else 'from'} {at:.2g} nodes{'' if at <= min(line) else ' on'}")
+        told.append(f"{scheme}: {from_nodes(at, min(line))}")
     if told:
         text = f"broadcast costs more{circled} than\n" + "\n".join(told)
         axes.set_ylim(bottom=min(us for line in lines.values() for us in line.values()) / 5)  # room for it

@@ -283,7 +283,7 @@ class _Blocks:
                 if len(points) < 2 or fitted(self._rows, other, locality) is None:
                     cells.append(NONE)
                     continue
-                cells.append(from_nodes(at) + (f" (the lines cross at {at:.1f})" if at is not None and at >= 2 else ""))
+                cells.append(from_nodes(at) + (f" (the lines cross at {at:.1f})" if at is not None and at > 2 else ""))
             lines.append([f"{locality:.0%} local", *cells])
         return table(["broadcast costs more CPU than", *(f"a {other}" for other in ROUTED)], lines)
 
