@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ examples:
   python -m benchmarks budget --out figures
       and what was measured for it, in figures/*.jsonl; an interrupted run goes on from there
   python -m benchmarks budget --out figures --page docs/performance.md
-      and write the table into the page, between its two marks
+      and write its tables, and those of one node's load, into the page, between their marks
 
 Rows are met, or missed; a row that is missed says what holds it back, and one that cannot be measured says why.
 """
@@ -38,14 +37,14 @@ Rows are met, or missed; a row that is missed says what holds it back, and one t
 Measured = Mapping[str, Sequence[Figures]]
 
 HEADS = ["", "target", "stretch", "measured", "÷ target", ""]
-BLOCK = "budget"  #: of the page, which --page writes
+BLOCKS = ("budget", "budget: load", "budget: half")  #: of the page, which --page writes
 
 FEW, MANY = 2, 8  #: nodes between which costs are compared
 #: What is measured: name → words for `python -m benchmarks`, and what --quick adds.
 SOURCES: dict[str, tuple[list[str], list[str]]] = {
     "load": (["load", "--store=memory,sqlite", "--window=1,8", "--seconds=3"], ["--quick"]),
     "tls": (["load", "--tls=both", "--window=1", "--no-limit", "--seconds=3"], ["--quick"]),
-    "half": (["load", "--store=sqlite", "--window=1", "--half", "--no-limit", "--seconds=3"], ["--quick"]),
+    "half": (["load", "--store=memory,sqlite", "--window=1", "--half", "--no-limit", "--seconds=3"], ["--quick"]),
     "connections": (["connections", "--store=memory", "--method=anonymous,resume,token"], ["--count=60"]),
     "connections-tls": (["connections", "--store=memory", "--method=anonymous", "--tls"], ["--count=60"]),
     "nodes": (["load", "--strategy=routed,broadcast", f"--nodes={FEW},{MANY}", "--window=8", "--seconds=3"], ["--quick"]),
@@ -123,7 +122,7 @@ def _tls(rows: Sequence[Figures]) -> float | None:
 
 
 def _half(rows: Sequence[Figures]) -> float | None:
-    return next((float(row["p99_ms"]) for row in rows if row["rate"]), None)
+    return _one([row for row in rows if row["rate"]], "p99_ms", store="sqlite")
 
 
 def _logins(method: str) -> Callable[[Sequence[Figures]], float | None]:
@@ -223,7 +222,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=folder, default=TEMPORARY, metavar="DIR", help=f"where stores have their files for a while [default: {TEMPORARY}]")
     add("--out", type=Path, metavar="DIR", help="keep what is measured there, and use what is there already [default: nowhere]")
     add("--quick", action="store_true", help="does it work? half a minute, verdicts of no weight")
-    add("--page", type=page_with(BLOCK), metavar="FILE", help="write the table into this page, between its marks")
+    add("--page", type=page_with(*BLOCKS), metavar="FILE", help="write the tables into this page, between its marks")
     add("--json", action="store_true", help="one JSON object instead of a table")
 
 
@@ -290,7 +289,7 @@ def _report(options: argparse.Namespace, out: Path) -> None:
     measured = {name: objects(kept) for name, kept in files.items()}
     judged = [line.judge(measured) for line in BUDGET]
     about = {
-        "python": platform.python_version(),
+        "python": ", ".join(sorted({row["python"] for rows in measured.values() for row in rows if "python" in row})) or None,
         "machine": machine(),
         "measured": {name: _when(kept) for name, kept in files.items() if measured[name]},
         "quick": options.quick,
@@ -299,8 +298,9 @@ def _report(options: argparse.Namespace, out: Path) -> None:
     if options.out is not None:
         (out / "budget.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     if options.page is not None:
-        put(options.page, {BLOCK: _markdown(judged, about)})
-        say(f"the table stands in {options.page}")
+        made = (_markdown(judged, about), load_table(measured["load"]), half_table(measured["half"]))
+        put(options.page, dict(zip(BLOCKS, made, strict=True)))
+        say(f"the tables stand in {options.page}")
     if options.json:
         print(json.dumps(about))
         return
@@ -335,7 +335,49 @@ def lines_of(judged: Sequence[Figures]) -> tuple[list[list[str]], list[str]]:
 def _foot(about: Figures) -> str:
     dates = sorted(about["measured"].values())
     when = f"measured {dates[0]} to {dates[-1]}" if dates else "nothing was measured"
-    return f"{'QUICK, of no weight; ' if about['quick'] else ''}Python {about['python']}; {about['machine']}; {when}."
+    return f"{'QUICK, of no weight; ' if about['quick'] else ''}Python {about['python'] or '–'}; {about['machine']}; {when}."
+
+
+def load_table(rows: Sequence[Figures]) -> str:
+    """What a message costs a node under full load, beside the limit, for a page."""
+    lines, seen = [], set()
+    for row in sorted(rows, key=lambda row: row["window"]):
+        if row["window"] not in seen and row["limit_cpu_us_per_message"]:
+            seen.add(row["window"])
+            limit = f"{row['limit_delivered_per_s']:,.0f}", f"{row['limit_cpu_us_per_message']:.3g} µs"
+            lines.append(["limit (C, no store)", row["window"], *limit, "1", "–", "–"])
+        ratio = "–" if row["ratio_to_limit"] is None else f"**{row['ratio_to_limit']:.2f}**"
+        waits = (f"{row[name]:.3g} ms" for name in ("p50_ms", "p99_ms"))
+        name = f"{row['strategy']}, {row['store']}"
+        lines.append([name, row["window"], f"{row['delivered_per_s']:,.0f}", f"{row['cpu_us_per_message']:.3g} µs", ratio, *waits])
+    return _with_caption(["", "window", "delivered/s", "CPU a message", "× limit", "p50", "p99"], lines, rows)
+
+
+def half_table(rows: Sequence[Figures]) -> str:
+    """What a message waits at half load, for a page."""
+    lines = [
+        [
+            f"{row['strategy']}, {row['store']}",
+            f"{row['rate']:,.0f}/s",
+            f"{row['cpu_us_per_message']:.3g} µs",
+            *(f"{row[name]:.2g} ms" for name in ("p50_ms", "p99_ms")),
+        ]
+        for row in rows
+        if row["rate"]
+    ]
+    return _with_caption(["half load", "rate", "CPU a message", "p50", "p99"], lines, rows)
+
+
+def _with_caption(heads: Sequence[str], lines: Sequence[Sequence[object]], rows: Sequence[Figures]) -> str:
+    if not lines:
+        return "Not measured."
+    row = rows[0]
+    disk = next((f"; stores on {each['file_system']}" for each in rows if each["file_system"]), "")
+    caption = (
+        f"{row['users']:,} users, {row['payload']} bytes, medians of {row['repeat']} × {row['seconds']:g} s; load in "
+        f"{'C' if row['driver'] == 'c' else 'Python'}; Python {row['python']}; {row['machine']}{disk}; {row['date'][:10]}."
+    )
+    return table(heads, lines, left=1) + "\n\n" + caption
 
 
 def _markdown(judged: Sequence[Figures], about: Figures) -> str:
