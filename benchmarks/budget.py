@@ -36,7 +36,7 @@ Rows are met, or missed; a row that is missed says what holds it back, and one t
 #: The rows of each source, as its JSON has them.
 Measured = Mapping[str, Sequence[Figures]]
 
-HEADS = ["", "target", "stretch", "measured", "÷ target", ""]
+HEADS = ["", "target", "stretch", "measured", "÷ target", "verdict"]
 BLOCKS = ("budget", "budget: load", "budget: half")  #: of the page, which --page writes
 
 FEW, MANY = 2, 8  #: nodes between which costs are compared
@@ -88,7 +88,7 @@ class Line:
         if value is not None:
             ratio = round(value / self.target, 3)
             verdict = "stretch" if self._meets(value, self.stretch) else "met" if self._meets(value, self.target) else "missed"
-        why = self.why or ("" if value is not None else f"{self.source}: it failed, or was left out")
+        why = self.why or ("" if value is not None else f"Its source, {self.source}, failed or was left out.")
         values = {"target": self.target, "stretch": self.stretch, "measured": None if value is None else round(value, 3)}
         bounds = {"at_least": self.least, "unit": self.unit.replace("{}", "").strip()}
         note = " ".join(told for told in (self.note, self.missed if verdict == "missed" else "") if told)
@@ -316,7 +316,7 @@ def lines_of(judged: Sequence[Figures]) -> tuple[list[list[str]], list[str]]:
     cells, notes = [], list[str]()
     for line, row in zip(BUDGET, judged, strict=True):
         sign = "≥" if line.least else "≤"
-        told = row["why"] or row["note"]
+        told = " ".join(each for each in (row["why"], row["note"]) if each)
         if told and told not in notes:
             notes.append(told)
         cells.append(
