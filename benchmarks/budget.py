@@ -27,8 +27,8 @@ examples:
       every row, in ten minutes
   python -m benchmarks budget --out figures
       and what was measured for it, in figures/*.jsonl; an interrupted run goes on from there
-  python -m benchmarks budget --out figures --page docs/performance.md
-      and write its tables, and those of one node's load, into the page, between their marks
+  python -m benchmarks budget --out figures --page
+      and write its tables, and those of one node's load, into docs/performance.md, between their marks
 
 Rows are met, or missed; a row that is missed says what holds it back, and one that cannot be measured says why.
 """
@@ -37,6 +37,7 @@ Rows are met, or missed; a row that is missed says what holds it back, and one t
 Measured = Mapping[str, Sequence[Figures]]
 
 HEADS = ["", "target", "stretch", "measured", "÷ target", "verdict"]
+PAGE = "docs/performance.md"
 BLOCKS = ("budget", "budget: load", "budget: half")  #: of the page, which --page writes
 
 FEW, MANY = 2, 8  #: nodes between which costs are compared
@@ -222,7 +223,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=folder, default=TEMPORARY, metavar="DIR", help=f"where stores have their files for a while [default: {TEMPORARY}]")
     add("--out", type=Path, metavar="DIR", help="keep what is measured there, and use what is there already [default: nowhere]")
     add("--quick", action="store_true", help="does it work? half a minute, verdicts of no weight")
-    add("--page", type=page_with(*BLOCKS), metavar="FILE", help="write the tables into this page, between its marks")
+    add("--page", type=page_with(*BLOCKS), nargs="?", const=PAGE, metavar="FILE", help=f"write the tables into this page [{PAGE}]")
     add("--json", action="store_true", help="one JSON object instead of a table")
 
 
@@ -241,6 +242,7 @@ def _run(options: argparse.Namespace, out: Path) -> int:
         for name in SOURCES:
             _take(name, options, out, failed)
     except KeyboardInterrupt:
+        options.page = None  # it keeps what it has, rather than half of this
         _report(options, out)
         raise
     _report(options, out)

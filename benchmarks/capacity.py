@@ -103,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--page",
         type=page_with(*BLOCKS),
         nargs="?",
-        const=PAGE,
+        const=str(PAGE),
         metavar="FILE",
         help=f"write these answers, and the check that is kept with the costs, into this page, and the picture beside it [{PAGE}]",
     )
@@ -117,6 +117,8 @@ def run(options: argparse.Namespace) -> int:
     chosen = list(dict.fromkeys(options.strategy))
     if options.measure and options.quick and options.costs == STORED:
         parser.error("--measure --quick gives costs of no weight: say with --costs where to keep them")
+    if options.page is not None and options.measure and not options.check:
+        parser.error("--page takes costs with a check: add --check to --measure")
     if (options.measure or options.check) and "redis" in chosen and (missing := redis_missing()):
         parser.error(f"{missing}; or leave redis out of --strategy")
     if (options.measure or options.check) and (problem := raise_file_limit("--check", 2000, "users")):

@@ -167,11 +167,12 @@ def run(options: argparse.Namespace) -> int:
     except (CrowdError, ServerError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
-    if options.json:
-        for row in rows:
-            print(json.dumps(row))
-    else:
-        show(rows)
+    finally:  # an interrupt, or a fault, keeps what was measured until then
+        if options.json:
+            for row in rows:
+                print(json.dumps(row))
+        elif rows:
+            show(rows)
     return 0
 
 

@@ -164,17 +164,19 @@ def run(options: argparse.Namespace) -> int:
         say_where(options.data)
     bench = Bench(options, combinations)
     try:
-        rows = bench.measure()
+        bench.measure()
     except UnfitError as error:
         parser.error(str(error))
     except (RunError, ServerError, BuildError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
-    if options.json:
-        for row in rows:
-            print(json.dumps(row))
-    else:
-        bench.show(rows)
+    finally:  # an interrupt, or a fault, keeps what was measured until then
+        rows = bench.rows()
+        if options.json:
+            for row in rows:
+                print(json.dumps(row))
+        elif rows:
+            bench.show(rows)
     faults = [f"{_name(row)}, window {row['window']}: {fault}" for row in rows for fault in row["faults"]]
     for fault in faults + bench.limit_faults:
         print(f"WRONG: {fault}", file=sys.stderr)
@@ -201,8 +203,8 @@ class Bench:
         self._nodes: dict[Combination, list[Figures]] = {combination: [] for combination in combinations}
         self.limit_faults: list[str] = []
 
-    def measure(self) -> list[Figures]:
-        """Runs everything; gives one row for each combination.
+    def measure(self) -> None:
+        """Runs everything.
 
         Raises:
             RunError: the load could not be brought to its end.
@@ -227,7 +229,10 @@ class Bench:
                             self._nodes[combination].append(self._measure_node(turn, combination, folder))
         for window, runs in self._limits.items():
             self.limit_faults += [f"the limit, window {window}: {fault}" for figures in runs for fault in judge(figures)]
-        return [self._row(combination, runs) for combination, runs in self._nodes.items()]
+
+    def rows(self) -> list[Figures]:
+        """One row for each combination that was measured."""
+        return [self._row(combination, runs) for combination, runs in self._nodes.items() if runs]
 
     def _measure_limit(self, turn: int, window: int, folder: Path) -> Figures:
         with running("relay", [str(build("relay"))], self._cores.server, folder) as server:
