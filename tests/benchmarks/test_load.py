@@ -125,7 +125,7 @@ def test_wrong_option_is_one_line(words: list[str], advice: str) -> None:
     assert advice in outcome.stderr
 
 
-@pytest.mark.parametrize("words", [["--window=1"], ["--strategy=broadcast", "--nodes=1"]])
+@pytest.mark.parametrize("words", [["--window=1"], ["--window=1", "--strategy=broadcast", "--nodes=1"]])
 def test_an_interrupt_keeps_what_was_measured(words: list[str], tmp_path: Path) -> None:
     """If this fails, whoever stops a run of many repeats has waited for nothing."""
     command = [sys.executable, "-m", "benchmarks", "load", "--quick", "--no-limit", "--repeat=100", "--json", f"--data={tmp_path}", *words]
