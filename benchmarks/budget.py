@@ -165,8 +165,8 @@ SHARED_CORE = (
     "a commit serve fewer messages. That is in the ratio too."
 )
 IDLE = (
-    "A connection and its session are objects with slots, without timers or loggers of their own. Where there are few of them, what a process "
-    "makes once weighs more."
+    "A connection and its session are objects with slots, without timers or loggers of their own. Where there are few of them, what a "
+    "process makes once weighs more."
 )
 OPENSSL = "It is OpenSSL's: its state of each connection, and its buffers."
 LOGIN = "A login is the kernel's accept, two requests, and a session with its entries."
