@@ -53,7 +53,9 @@ def main(words: list[str] | None = None) -> int:
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run, parser=command, parts=PARTS)
-    options = parser.parse_args(words)
+    options, unknown = parser.parse_known_args(words)
+    if unknown:  # told by the command, whose help has what it takes
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         status: int = options.run(options)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.driving import Figures
 from benchmarks.parts import run_part
-from benchmarks.terminal import TEMPORARY, folder, print_table, say
+from benchmarks.terminal import TEMPORARY, folder, make_folder, print_table, say
 
 EXAMPLES = """
 examples:
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--quick", action="store_true", help="the short form of each: does it work? figures of no weight")
     add("--data", type=folder, default=TEMPORARY, metavar="DIR", help=f"where stores have their files for a while [default: {TEMPORARY}]")
     add("--out", type=Path, default=Path("benchmarks-out"), metavar="DIR", help="where results go [default: benchmarks-out]")
+    add("--json", action="store_true", help="print what all.json holds, instead of a table")
 
 
 def words_of(part: Part, options: argparse.Namespace) -> list[str]:
@@ -47,10 +48,7 @@ def words_of(part: Part, options: argparse.Namespace) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Runs all parts; gives the exit status: 1 if one has failed."""
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        options.parser.error(f"--out: {error}")
+    make_folder(options.out, options.parser)
     parts: Mapping[str, Part] = options.parts
     found: list[Figures] = []
     began = time.monotonic()
@@ -66,7 +64,14 @@ def run(options: argparse.Namespace) -> int:
                 found.append({"part": name, "status": status, "seconds": took})
                 (options.out / "all.json").write_text(json.dumps({"quick": options.quick, "parts": found}, indent=1) + "\n")
     finally:
+        _show(found, options, time.monotonic() - began)
+    return 1 if any(each["status"] for each in found) else 0
+
+
+def _show(found: Sequence[Figures], options: argparse.Namespace, seconds: float) -> None:
+    if options.json:
+        print(json.dumps({"quick": options.quick, "parts": found}))
+    else:
         ended = {part["part"]: ENDED.get(part["status"], f"failed, status {part['status']}") for part in found}
         print_table(["", "", "took"], [[part["part"], ended[part["part"]], f"{part['seconds']:,.0f} s"] for part in found])
-        print(f"{time.monotonic() - began:,.0f} s in all; results are in {options.out}")
-    return 1 if any(each["status"] for each in found) else 0
+        print(f"{seconds:,.0f} s in all; results are in {options.out}")

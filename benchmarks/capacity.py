@@ -21,11 +21,13 @@ from typing import Any
 
 from benchmarks.clusters import redis_missing
 from benchmarks.costs import Run, Taker, check, measure_costs, read_costs
+from benchmarks.curves import from_nodes
 from benchmarks.driving import Figures, RunError, UnfitError
 from benchmarks.model import Answer, Case, Costs, crossing, most, predict
+from benchmarks.pages import page_with, put, table
 from benchmarks.schemes import SCHEMES
 from benchmarks.servers import ServerError, choose_cores
-from benchmarks.terminal import TEMPORARY, among, each, folder, print_table, raise_file_limit, say, share, whole
+from benchmarks.terminal import TEMPORARY, among, each, folder, make_folder, print_table, raise_file_limit, say, share, whole
 
 EXAMPLES = """
 examples:
@@ -37,6 +39,8 @@ examples:
       with the costs of this machine, kept in benchmarks/costs.json; and the picture, figures/capacity.png
   python -m benchmarks capacity --check
       is the model right? real clusters of 1, 2, 4 and 8 nodes, beside what it foretells
+  python -m benchmarks capacity --page
+      docs/capacity.md and its picture again, from the costs and the check that are kept; --measure --check --page makes both anew
 
 Each process is taken to have a core of its own, and every node as many users as any other. The picture needs matplotlib: pip install
 '.[bench]'
@@ -53,7 +57,8 @@ CHECKED_LOCALITIES = (0.0, 0.5)
 AIM = 0.15  #: by which the model may be off
 RESULTS = "capacity.json"
 CHECK_HEADS = ["", "nodes", "local", "measured", "from its steps", "off", "foretold", "off", "copies", "counted", "wasted", "counted"]
-BEGIN, END = "<!-- check -->", "<!-- /check -->"
+PAGE = Path("docs/capacity.md")
+BLOCKS = ("capacity: check", "capacity: crossings")  #: of the page, which --page writes
 PARTS = {"node_load": "nodes", "route_server_load": "route server", "redis_load": "Redis"}
 
 
@@ -94,7 +99,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=folder, default=TEMPORARY, metavar="DIR", help=f"where stores have their files for a while [default: {TEMPORARY}]")
     add("--out", type=Path, metavar="DIR", help=f"write {RESULTS} and the picture there [default: no picture]")
     add("--quick", action="store_true", help="--measure and --check only show that they work; figures of no weight")
-    add("--page", type=Path, metavar="FILE", help="write the last check that is kept with the costs into this page, between its marks")
+    add(
+        "--page",
+        type=page_with(*BLOCKS),
+        nargs="?",
+        const=str(PAGE),
+        metavar="FILE",
+        help=f"write these answers, and the check that is kept with the costs, into this page, and the picture beside it [{PAGE}]",
+    )
     add("--json", action="store_true", help=f"print what {RESULTS} holds, instead of tables")
 
 
@@ -105,15 +117,14 @@ def run(options: argparse.Namespace) -> int:
     chosen = list(dict.fromkeys(options.strategy))
     if options.measure and options.quick and options.costs == STORED:
         parser.error("--measure --quick gives costs of no weight: say with --costs where to keep them")
+    if options.page is not None and options.measure and not options.check:
+        parser.error("--page takes costs with a check: add --check to --measure")
     if (options.measure or options.check) and "redis" in chosen and (missing := redis_missing()):
         parser.error(f"{missing}; or leave redis out of --strategy")
     if (options.measure or options.check) and (problem := raise_file_limit("--check", 2000, "users")):
         parser.error(problem)
     if options.out is not None:
-        try:
-            options.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            parser.error(f"--out: {error}")
+        make_folder(options.out, parser)
     results: Figures = {"rows": [], "check": []}
     try:
         if options.measure:
@@ -139,12 +150,12 @@ def run(options: argparse.Namespace) -> int:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        if results["check"]:
+        if options.check and results["check"]:
             show_check(results["check"])
+            if options.out is not None:
+                _write(options.out / RESULTS, results)
         raise
     results["crossings"] = crossings(results["rows"])
-    if options.page is not None and (problem := put_check(options.page, results)):
-        parser.error(f"--page: {problem}")
     if options.json:
         print(json.dumps(results))
     else:
@@ -153,7 +164,13 @@ def run(options: argparse.Namespace) -> int:
             show_check(results["check"])
     if options.out is not None:
         _write(options.out / RESULTS, results)
-        _draw(options, chosen, costs, results)
+        _draw(options.out, options, chosen, costs, results)
+    if options.page is not None:
+        if not results["check"]:
+            parser.error("--page takes costs with a check, and none is kept with these: make one with --measure --check")
+        put(options.page, page_blocks(results))
+        say(f"written: {options.page}")
+        _draw(options.page.parent, options, chosen, costs, results, ["svg"])
     faults = [*results["costs"].get("faults", []), *(f"{row['name']}: {fault}" for row in results["check"] for fault in row["faults"])]
     for fault in faults if options.measure or options.check else []:
         print(f"WRONG: {fault}", file=sys.stderr)
@@ -167,13 +184,15 @@ def _write(path: Path, what: Figures) -> None:
     beside.replace(path)
 
 
-def _draw(options: argparse.Namespace, chosen: Sequence[str], costs: Costs, results: Figures) -> None:
+def _draw(
+    out: Path, options: argparse.Namespace, chosen: Sequence[str], costs: Costs, results: Figures, kinds: Sequence[str] = ("png", "svg")
+) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         say("no picture: pip install matplotlib")
         return
     from benchmarks.capacity_plot import draw
 
-    for path in draw(options, chosen, costs, results):
+    for path in draw(out, options, chosen, costs, results, kinds):
         say(f"picture: {path}")
 
 
@@ -236,7 +255,7 @@ def crossings(found: Sequence[Figures]) -> list[Figures]:
             if scheme == "broadcast":
                 continue
             at = crossing(costs.get("broadcast", {}), own)
-            told.append({"locality": locality, "scheme": scheme, "dearer_from": round(at, 1) if at else None})
+            told.append({"locality": locality, "scheme": scheme, "dearer_from": round(at, 2) if at else None, "fewest": min(own)})
         full: dict[str, tuple[int, str]] = {}
         for row in found:
             middle = row["busiest"] != PARTS["node_load"]
@@ -299,16 +318,21 @@ def show(results: Figures) -> None:
         f"Costs: {costs['machine']}; {costs['store']} on {costs['file_system']}; Python {costs['python']}; twisted_im {costs['version']}; "
         f"{costs['payload']} bytes; {costs['date']}. * is the busiest. Copies and wasted are for each of a message's two pushes."
     )
-    for locality in dict.fromkeys(told["locality"] for told in results["crossings"]):
-        here = [told for told in results["crossings"] if told["locality"] == locality]
-        dearer = [f"{told['scheme']} from {told['dearer_from']:g}" for told in here if told.get("dearer_from")]
-        filled = [f"{told['part']} ({told['full']}) from {told['full_from']:,}" for told in here if "full" in told]
-        print(
-            f"{locality:.0%} local. Broadcast is dearer than {', '.join(dearer) or 'none'} nodes on. "
-            f"What stands in the middle is full: {', '.join(filled) or 'nothing'} nodes on."
-        )
+    for locality, dearer, filled in told_crossings(results["crossings"]):
+        print(f"{locality} local. Broadcast costs more than: {dearer}. Full in the middle: {filled}.")
     if not all(row["fits"] for row in results["rows"]):
         print("Above 100% there is more than the process can do: it falls behind.")
+
+
+def told_crossings(found: Sequence[Figures]) -> list[list[str]]:
+    """For each locality: it, from where on broadcast is dearer than what, and from where on what stands in the middle is full."""
+    lines = []
+    for locality in dict.fromkeys(told["locality"] for told in found):
+        here = [told for told in found if told["locality"] == locality]
+        dearer = [f"{told['scheme']} {from_nodes(told['dearer_from'], told['fewest'])}" for told in here if told.get("dearer_from")]
+        full = [f"{told['part']} ({told['full']}) from {told['full_from']:,} nodes on" for told in here if "full" in told]
+        lines.append([f"{locality:.0%}", ", ".join(dearer) or "none", ", ".join(full) or "nothing"])
+    return lines
 
 
 def check_lines(found: Sequence[Figures]) -> list[list[str]]:
@@ -348,26 +372,16 @@ def check_sums(found: Sequence[Figures]) -> str:
     )
 
 
-def put_check(page: Path, results: Figures) -> str:
-    """Writes the check into a page, between its marks; gives one line that says what to do if that cannot be."""
-    found = results["check"]
-    if not found:
-        return "no check is kept with these costs: make one with --measure --check"
-    try:
-        text = page.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        return str(error)
-    if text.count(BEGIN) != 1 or text.find(END) < text.find(BEGIN):
-        return f"it takes a page with the lines {BEGIN} and {END}, not {page}"
-    lines = ["| " + " | ".join(cells) + " |" for cells in [CHECK_HEADS, ["---", *["---:"] * (len(CHECK_HEADS) - 1)], *check_lines(found)]]
+def page_blocks(results: Figures) -> dict[str, str]:
+    """What the page has of a run, by its marks."""
     costs = results["costs"]
     foot = (
         f"{costs['machine']}, {costs['server_cores']} for all processes; Python {costs['python']}; {costs['file_system']}; {costs['date']}."
     )
-    before, _, rest = text.partition(BEGIN)
-    text = "\n".join([*lines, "", check_sums(found), "", foot])
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
-    return ""
+    note = [costs["note"]] if "note" in costs else []
+    heads = ["local", "broadcast costs more CPU than", "full in the middle"]
+    made = ["\n\n".join([table(CHECK_HEADS, check_lines(results["check"]), left=1), check_sums(results["check"]), foot, *note])]
+    return dict(zip(BLOCKS, [*made, table(heads, told_crossings(results["crossings"]))], strict=True))
 
 
 def show_check(found: Sequence[Figures]) -> None:

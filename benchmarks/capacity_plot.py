@@ -17,6 +17,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks.capacity import ask
+from benchmarks.curves import from_nodes
 from benchmarks.driving import Figures
 from benchmarks.model import Answer, Case, Costs, crossing
 from benchmarks.plots import DOTS, LOOKS, STYLE, TYPES
@@ -26,14 +27,18 @@ DENSE = 12
 TICKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 
 
-def draw(options: argparse.Namespace, names: Sequence[str], costs: Costs, results: Figures) -> list[Path]:
+def draw(
+    out: Path, options: argparse.Namespace, names: Sequence[str], costs: Costs, results: Figures, kinds: Sequence[str] = TYPES
+) -> list[Path]:
     """Draws it.
 
     Args:
+        out: the folder for it.
         options: of the command.
         names: of the schemes.
         costs: of the steps.
         results: what the command has found.
+        kinds: of the files.
 
     Returns:
         the files.
@@ -50,20 +55,21 @@ def draw(options: argparse.Namespace, names: Sequence[str], costs: Costs, result
         grid[0][0].set_ylabel("CPU of a message and its receipt, µs\n(all nodes, route server and Redis)")
         grid[1][0].set_ylabel("how busy the busiest process is, of its core" if options.rate else "messages/s, all nodes together")
         grid[0][0].legend(loc="upper left")
+        figure.align_ylabels(grid[:, 0])
         load = _load(options)
         figure.suptitle(f"What does a cluster carry, and what does it cost?  ({load})", x=0.01, ha="left", fontsize=13.5, fontweight="bold")
         stored = results["costs"]
         figure.text(
             0.01,
             0.006,
-            f"Lines: model, a core for each process; its costs from {stored['machine']} · Python {stored['python']} · {stored['store']} on "
-            f"{stored['file_system']} · {stored['payload']} bytes · {stored['date']}",
+            f"Lines: model, a core for each process. Its costs, and real clusters: {stored['machine']} · Python {stored['python']} · "
+            f"{stored['store']} on {stored['file_system']} · {stored['payload']} bytes · {stored['date']}",
             fontsize=7.5,
             color="#666666",
         )
         written = []
-        for kind in TYPES:
-            path: Path = options.out / f"capacity.{kind}"
+        for kind in kinds:
+            path = out / f"capacity.{kind}"
             figure.savefig(path, dpi=DOTS, metadata={"Date": None} if kind == "svg" else None)
             written.append(path)
     return written
@@ -107,7 +113,7 @@ def _cost(axes: Axes, curves: dict[str, list[tuple[Case, Answer]]], locality: fl
             )
     if any(row["locality"] == locality for row in results["check"]):
         axes.plot([], [], "o", color="#555555", ms=7, label="real clusters, measured")
-    told = []
+    told, circled = [], ""
     several = {scheme: {nodes: us for nodes, us in line.items() if nodes > 1} for scheme, line in lines.items()}
     for scheme, line in several.items():
         at = crossing(several.get("broadcast", {}), line)
@@ -116,9 +122,10 @@ def _cost(axes: Axes, curves: dict[str, list[tuple[Case, Answer]]], locality: fl
         if at > min(line):
             near = min(line, key=lambda nodes: abs(nodes - at))
             axes.plot([at], [line[near]], "o", ms=13, mfc="none", mec="black", mew=1.3, zorder=5)
-        told.append(f"{scheme}: from {at:.2g} nodes on")
+            circled = " (circles)"
+        told.append(f"{scheme}: {from_nodes(at, min(line))}")
     if told:
-        text = "broadcast is dearer (circle) than\n" + "\n".join(told)
+        text = f"broadcast costs more{circled} than\n" + "\n".join(told)
         axes.set_ylim(bottom=min(us for line in lines.values() for us in line.values()) / 5)  # room for it
         axes.text(0.985, 0.02, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=9)
     title = "every message goes to another node" if not locality else f"{locality:.0%} of the messages stay on their node"
@@ -146,7 +153,7 @@ def _capacity(axes: Axes, curves: dict[str, list[tuple[Case, Answer]]], *, rate:
                 marked = True
                 break
     if marked:
-        label = "the middle is full: route server, or Redis"
+        label = "route server, or Redis, is full (with so many nodes)"
         axes.plot([], [], "X", color="#bbbbbb", ms=10, mec="black", mew=0.8, label=label)
     axes.set_yscale("log")
     if rate:

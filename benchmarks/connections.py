@@ -16,7 +16,6 @@ import gc
 import itertools
 import json
 import platform
-import shlex
 import ssl
 import subprocess
 import sys
@@ -60,6 +59,7 @@ from benchmarks.terminal import (
     say,
     say_where,
     whole,
+    words,
 )
 from twisted_im.config import STORES, STRATEGIES
 from twisted_im.server.authenticators import write_password
@@ -146,7 +146,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--store", type=each(among(STORES)), default=["memory", "sqlite"], metavar="NAME,…", help="[default: memory,sqlite]")
     add("--data", type=folder, default=TEMPORARY, metavar="DIR", help=f"where stores have their files for a while [default: {TEMPORARY}]")
     add("--tls", action="store_true", help="TLS between the crowd and the node")
-    add("--node-args", type=shlex.split, default=[], metavar="WORDS", help="more options for the node: --node-args='--heartbeat 60'")
+    add("--node-args", type=words, default=[], metavar="WORDS", help="more options for the node: --node-args='--heartbeat 60'")
     add("--json", action="store_true", help="one JSON object a line for each row, instead of a table")
 
 
@@ -167,11 +167,12 @@ def run(options: argparse.Namespace) -> int:
     except (CrowdError, ServerError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
-    if options.json:
-        for row in rows:
-            print(json.dumps(row))
-    else:
-        show(rows)
+    finally:  # an interrupt, or a fault, keeps what was measured until then
+        if options.json:
+            for row in rows:
+                print(json.dumps(row))
+        elif rows:
+            show(rows)
     return 0
 
 

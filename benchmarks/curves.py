@@ -55,11 +55,11 @@ def crossing(rows: Sequence[Figures], other: str, locality: float) -> float | No
     return max(1.0, (cheap[0] - dear[0]) / (dear[1] - cheap[1]))
 
 
-def from_nodes(at: float | None) -> str:
-    """A crossing for people: the first whole number of nodes with which broadcast costs more."""
+def from_nodes(at: float | None, least: int = 2) -> str:
+    """A crossing for people: the first whole number of nodes with which broadcast costs more; `least` are the fewest that there are."""
     if at is None:
-        return "never"
-    return f"from {math.floor(at) + 1} nodes on" if at >= 2 else "already with 2 nodes"
+        return "no crossing in this run"
+    return f"from {math.floor(at) + 1} nodes on" if at > least else f"already with {least} nodes"
 
 
 def timed(rows: Sequence[Figures]) -> list[Figures]:

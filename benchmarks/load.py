@@ -19,7 +19,6 @@ import argparse
 import itertools
 import json
 import platform
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -51,11 +50,13 @@ from benchmarks.terminal import (
     file_system,
     folder,
     machine,
+    new_file,
     print_table,
     raise_file_limit,
     say,
     say_where,
     whole,
+    words,
 )
 from twisted_im.config import STORES
 from twisted_im.wire.codec import codec
@@ -132,8 +133,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--driver", choices=("auto", "c", "python"), default="auto", help="which load drives [default: c, if it can]")
     add("--no-limit", dest="limit", action="store_false", help="leave the C relay out; ratios are null then")
     load_nodes.add_arguments(parser)
-    add("--node-args", type=shlex.split, default=[], metavar="WORDS", help="more options for the node: --node-args='--window 32'")
-    add("--profile", type=Path, metavar="FILE", help="record where the node spends its time; the row's name is added to FILE's")
+    add("--node-args", type=words, default=[], metavar="WORDS", help="more options for the node: --node-args='--window 32'")
+    add("--profile", type=new_file, metavar="FILE", help="record where the node spends its time; the row's name is added to FILE's")
     add("--quick", action="store_true", help=f"{QUICK['users']} users, {QUICK['seconds']:g} s, once, unless said otherwise")
     add("--json", action="store_true", help="one JSON object a line for each combination, instead of a table")
 
@@ -163,17 +164,19 @@ def run(options: argparse.Namespace) -> int:
         say_where(options.data)
     bench = Bench(options, combinations)
     try:
-        rows = bench.measure()
+        bench.measure()
     except UnfitError as error:
         parser.error(str(error))
     except (RunError, ServerError, BuildError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
-    if options.json:
-        for row in rows:
-            print(json.dumps(row))
-    else:
-        bench.show(rows)
+    finally:  # an interrupt, or a fault, keeps what was measured until then
+        rows = bench.rows()
+        if options.json:
+            for row in rows:
+                print(json.dumps(row))
+        elif rows:
+            bench.show(rows)
     faults = [f"{_name(row)}, window {row['window']}: {fault}" for row in rows for fault in row["faults"]]
     for fault in faults + bench.limit_faults:
         print(f"WRONG: {fault}", file=sys.stderr)
@@ -200,8 +203,8 @@ class Bench:
         self._nodes: dict[Combination, list[Figures]] = {combination: [] for combination in combinations}
         self.limit_faults: list[str] = []
 
-    def measure(self) -> list[Figures]:
-        """Runs everything; gives one row for each combination.
+    def measure(self) -> None:
+        """Runs everything.
 
         Raises:
             RunError: the load could not be brought to its end.
@@ -226,7 +229,10 @@ class Bench:
                             self._nodes[combination].append(self._measure_node(turn, combination, folder))
         for window, runs in self._limits.items():
             self.limit_faults += [f"the limit, window {window}: {fault}" for figures in runs for fault in judge(figures)]
-        return [self._row(combination, runs) for combination, runs in self._nodes.items()]
+
+    def rows(self) -> list[Figures]:
+        """One row for each combination that was measured."""
+        return [self._row(combination, runs) for combination, runs in self._nodes.items() if runs]
 
     def _measure_limit(self, turn: int, window: int, folder: Path) -> Figures:
         with running("relay", [str(build("relay"))], self._cores.server, folder) as server:

@@ -99,20 +99,22 @@ def run(options: argparse.Namespace) -> int:
         parser.error(problem)
     if stores == ["sqlite"]:
         say_where(options.data)
-    bench = NodesBench(options, stores[0])
+    bench = NodesBench(options, stores[0], rows)
     try:
-        found = bench.measure(rows)
+        bench.measure()
     except UnfitError as error:
         parser.error(str(error))
     except (RunError, ServerError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
-    if options.json:
-        for figures in found:
-            print(json.dumps(figures))
-    else:
-        show(found)
-    faults = [f"{row}: {fault}" for row, figures in zip(rows, found, strict=True) for fault in figures["faults"]]
+    finally:  # an interrupt, or a fault, keeps what was measured until then
+        found = bench.found()
+        if options.json:
+            for figures in found.values():
+                print(json.dumps(figures))
+        elif found:
+            show(list(found.values()))
+    faults = [f"{row}: {fault}" for row, figures in found.items() for fault in figures["faults"]]
     for fault in faults:
         print(f"WRONG: {fault}", file=sys.stderr)
     return 1 if faults else 0
@@ -124,32 +126,36 @@ class NodesBench:
     Args:
         options: the options of `load`, complete.
         store: for --store.
+        rows: what is measured.
     """
 
-    def __init__(self, options: argparse.Namespace, store: str) -> None:
+    def __init__(self, options: argparse.Namespace, store: str, rows: Sequence[Row]) -> None:
         self._options = options
         self._store = store
         self._cores = choose_cores()
+        self._runs: dict[Row, list[Figures]] = {row: [] for row in rows}
 
-    def measure(self, rows: Sequence[Row]) -> list[Figures]:
-        """Measures each row as often as asked; gives the medians.
+    def measure(self) -> None:
+        """Measures each row as often as asked.
 
         Raises:
             RunError: a load did not come to its end.
             UnfitError: the options ask for more than a server takes.
             ServerError: a process did not start, or did not end in good order.
         """
-        needed = max(row.nodes for row in rows) + 1
+        needed = max(row.nodes for row in self._runs) + 1
         if len(self._cores.servers) < needed or not self._cores.apart:
             count = len(self._cores.servers)
             say(f"{count} core{'s are' if count > 1 else ' is'} for the servers, which share: trust the CPU for a message, not the rate")
-        runs: dict[Row, list[Figures]] = {row: [] for row in rows}
         for turn in range(1, self._options.repeat + 1):
-            for row in rows:
+            for row, runs in self._runs.items():
                 figures = self._once(row)
-                runs[row].append(figures)
+                runs.append(figures)
                 say(f"{turn}/{self._options.repeat} {row}: {figures['delivered_per_s']:,.0f}/s, {figures['cpu_us_per_message']:.1f} µs")
-        return [self._figures(row, runs[row]) for row in rows]
+
+    def found(self) -> dict[Row, Figures]:
+        """The medians of each row that was measured."""
+        return {row: self._figures(row, runs) for row, runs in self._runs.items() if runs}
 
     def _once(self, row: Row) -> Figures:
         options = self._options

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.driving import Figures
-from benchmarks.servers import environment
+from benchmarks.servers import environment, unbroken
 
 END_SECONDS = 60.0  #: for a command that is interrupted to end all that it has started
 
@@ -23,24 +23,32 @@ def run_part(words: Sequence[str], kept: Path) -> int:
 
     An interrupt is handed on, and comes out of this when the command has ended.
     """
+    process: subprocess.Popen[bytes] | None = None
     with kept.open("w", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks", *words],
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            start_new_session=True,  # so that Ctrl-C reaches it once, from here
-        )
         try:
+            with unbroken():
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "benchmarks", *words],
+                    env=environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    start_new_session=True,  # so that Ctrl-C reaches it once, from here
+                )
             return process.wait()
         except KeyboardInterrupt:
-            process.terminate()
-            try:
-                process.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            with unbroken():  # whoever is impatient has asked once already
+                if process is not None:
+                    _end(process)
             raise
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def objects(kept: Path) -> list[Figures]:

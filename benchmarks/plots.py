@@ -1,8 +1,9 @@
 """The pictures of `python -m benchmarks schemes`, each as PNG and SVG.
 
 Strategy: one question for each picture, which its title asks; a scheme has the same colour and mark in all of them. Points are measured,
-dashed lines are theory or a straight line through the points (least squares), and the legend says which. What, where and when stands
-at the foot of each. Letters stay letters in the SVG, so that it is small and can be searched.
+dashed lines are theory or a straight line through the points (least squares), and the legend says which. Points of several schemes with
+the same number of nodes stand a little beside each other. What, where and when stands at the foot of each. Letters stay letters in the
+SVG, so that it is small and can be searched.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ LOOKS = {
     "routed mesh Redis": ("#CC79A7", "P"),
 }
 SIZE, DOTS = (9.0, 5.4), 140
+ASIDE = 0.07  #: nodes; from one scheme's point to the next one's
 LINES = ("-", "--", ":", "-.")  #: of localities
 TYPES = ("png", "svg")
 STYLE = {
@@ -44,7 +46,8 @@ STYLE = {
     "axes.grid": True,
     "grid.color": "#e4e4e4",
     "axes.axisbelow": True,
-    "legend.frameon": False,
+    "legend.facecolor": "white",  # no line of the grid goes through its words
+    "legend.edgecolor": "white",
     "legend.fontsize": 9.5,
     "svg.hashsalt": "twisted_im",
     "svg.fonttype": "none",
@@ -111,6 +114,12 @@ def _nodes_axis(axes: Axes, nodes: Iterable[int], *, log: bool = True) -> None:
     axes.set_xlabel("nodes")
 
 
+def _beside(scheme: str, nodes: Iterable[float]) -> list[float]:
+    """Where a scheme's points stand, so that one does not hide another's."""
+    aside = ASIDE * (list(LOOKS).index(scheme) - (len(LOOKS) - 1) / 2)
+    return [count + aside for count in nodes]
+
+
 def _percent(locality: float) -> str:
     if not locality:
         return "every message goes to another node"
@@ -152,7 +161,7 @@ def _copies(rows: Sequence[Figures]) -> Figure | None:
 
 
 def _routed(locality: float) -> str:
-    return f"theory of the routed: {1 - locality:g}, to the node that has the receiver"
+    return f"theory of the routed schemes: {1 - locality:g}, to the node that has the receiver"
 
 
 def _cost(rows: Sequence[Figures]) -> Figure | None:
@@ -170,15 +179,15 @@ def _cost(rows: Sequence[Figures]) -> Figure | None:
             if scheme == "single":
                 axes.axhline(ys[0], color=colour, lw=1, ls=":", label="single server, measured")
                 continue
-            axes.plot(xs, ys, mark, color=colour, ms=8, mec="white", mew=0.6, label=scheme)
+            axes.plot(_beside(scheme, xs), ys, mark, color=colour, ms=7.5, mec="white", mew=0.6, label=f"{scheme}, measured")
             several = [(x, y) for x, y in zip(xs, ys, strict=True) if x > 1 or scheme == "parallel"]
             if scheme == "broadcast" and len(several) > 1:
                 _straight(axes, fitted(rows, scheme, locality), several[0][0], several[-1][0], colour)
             elif several:
                 mean = sum(y for _, y in several) / len(several)
                 axes.plot([several[0][0], several[-1][0]], [mean, mean], "--", color=colour, lw=1.3)
-        axes.plot([], [], "--", color=LOOKS["broadcast"][0], lw=1.3, label="theory of broadcast: a straight line, with N − 1 copies")
-        axes.plot([], [], "--", color="#555555", lw=1.3, label="theory of the others: flat (at the mean of the points)")
+        axes.plot([], [], "--", color=LOOKS["broadcast"][0], lw=1.3, label="theory: grows with N − 1 copies (line through the points)")
+        axes.plot([], [], "--", color="#555555", lw=1.3, label="theory: flat, 1 copy or none (mean of the points)")
         axes.set_title(_percent(locality), fontsize=10.5, fontweight="normal")
         _nodes_axis(axes, nodes, log=False)
     grid[0][0].set_ylim(bottom=0)  # last: the panels share it, and what is set is not widened any more
@@ -201,7 +210,7 @@ def _crossing(rows: Sequence[Figures]) -> Figure | None:
         return None
     if not any(curve(several, other, localities[0], cpu_of)[0] for other in ROUTED):
         return None
-    figure, grid = _figure(columns=len(localities), size=(max(SIZE[0], 3.8 * len(localities)), 5.2), sharey=True)
+    figure, grid = _figure(columns=len(localities), size=(max(SIZE[0], 3.8 * len(localities)), 5.8), sharey=True)
     nodes = sorted({row["nodes"] for row in several})
     for axes, locality in zip(grid[0], localities, strict=True):
         for other in ROUTED:
@@ -212,8 +221,11 @@ def _crossing(rows: Sequence[Figures]) -> Figure | None:
             costs = dict(zip(*curve(several, other, locality, cpu_of), strict=True))
             both = [(n, cost / costs[n]) for n, cost in zip(*curve(several, "broadcast", locality, cpu_of), strict=True) if n in costs]
             at = crossing(rows, other, locality)
-            label = f"than {other}:\n{from_nodes(at)}"
-            axes.plot([n for n, _ in both], [y for _, y in both], mark, color=colour, ms=8, mec="white", mew=0.6, label=label)
+            where = f" ({at:.1f})" if at is not None and at > 2 else ""
+            label = f"{other}: {from_nodes(at)}{where}"
+            axes.plot(
+                _beside(other, [n for n, _ in both]), [y for _, y in both], mark, color=colour, ms=8, mec="white", mew=0.6, label=label
+            )
             steps = [nodes[0] + (nodes[-1] - nodes[0]) * step / 60 for step in range(61)]
             axes.plot(steps, [(ours[0] + ours[1] * x) / (theirs[0] + theirs[1] * x) for x in steps], "--", color=colour, lw=1.3)
             if at is not None and nodes[0] <= at <= nodes[-1]:
@@ -222,12 +234,15 @@ def _crossing(rows: Sequence[Figures]) -> Figure | None:
         axes.axhspan(0, 1, color="#eeeeee", lw=0, zorder=0)
         axes.text(nodes[-1], 0.5, "here broadcast is cheaper", ha="right", va="center", fontsize=9.5)
         axes.set_title(_percent(locality), fontsize=10.5, fontweight="normal")
-        axes.legend(loc="upper left", title="broadcast costs more", alignment="left", fontsize=9, markerscale=0.8)
         _nodes_axis(axes, nodes, log=False)
-    grid[0][0].set_ylim(0, 1.7 * grid[0][0].get_ylim()[1])  # room for the legends
+        # below, for the points have the room above
+        axes.legend(
+            loc="upper left", bbox_to_anchor=(-0.02, -0.13), title="broadcast costs more CPU (circles) than", alignment="left", fontsize=9.5
+        )
+    grid[0][0].set_ylim(bottom=0)
     grid[0][0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g} ×"))
     grid[0][0].set_ylabel("CPU of broadcast ÷ CPU of the other, for a message\n(dashed: of the straight lines through their points)")
-    figure.suptitle("From how many nodes on is broadcast not worth it?", x=0.01, ha="left", fontsize=13.5, fontweight="bold")
+    figure.suptitle("From how many nodes on is broadcast no longer worth it?", x=0.01, ha="left", fontsize=13.5, fontweight="bold")
     return figure
 
 
@@ -282,7 +297,7 @@ def _route_server(rows: Sequence[Figures]) -> Figure | None:
                 nodes.update(xs)
     if not nodes:
         return None
-    axes.set_title("Where does one route server saturate?")
+    axes.set_title("How many messages a second saturate one route server?")
     axes.set_ylabel("messages/s at which it fills one core\n(1 s ÷ its CPU for a message and its receipt)")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))
     axes.set_ylim(bottom=0)
@@ -309,6 +324,8 @@ def _recovery(kills: Sequence[Figures]) -> Figure | None:
         axes.stairs(heights, [round(each * BIN, 3) for each in edges], fill=True, baseline=1, color=LOOKS[kill["scheme"]][0], lw=0)
         axes.axhline(1000 * LATE, color="black", lw=0.8, ls=":")
         axes.axvline(0, color="black", lw=1.2)
+        if kill["late"]:
+            axes.axvline(kill["recovery_s"], color="black", lw=1.2, ls="--")
         axes.set_title(kill["name"], fontsize=10.5)
         told = f"all well after {kill['recovery_s']:.1f} s" if kill["late"] else "nobody waits"
         axes.text(
@@ -319,6 +336,7 @@ def _recovery(kills: Sequence[Figures]) -> Figure | None:
             ha="right",
             va="top",
             fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
         )
     for axes in panels:
         axes.set_yscale("log")
@@ -327,9 +345,9 @@ def _recovery(kills: Sequence[Figures]) -> Figure | None:
         axes.yaxis.set_minor_locator(NullLocator())
     for axes in panels[max(len(kills) - columns, 0) : len(kills)]:  # the lowest of each column
         axes.xaxis.set_tick_params(labelbottom=True)
-        axes.set_xlabel("seconds from the kill to when it was due")
+        axes.set_xlabel("seconds after the kill at which it was due")
     for line in grid:
         line[0].set_ylabel(f"longest wait of each {BIN:g} s")
-    title = "What do users notice of a kill?  (grey: until it is started again; above the dotted line: late)"
+    title = "What do users notice of a kill?  (grey: until it is started again; above the dots: late; dashes: all is well)"
     figure.suptitle(title, x=0.01, ha="left", fontsize=13.5, fontweight="bold")
     return figure

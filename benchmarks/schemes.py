@@ -29,8 +29,9 @@ from benchmarks.clusters import PARALLEL, REDIS_TABLE, Scheme, even, measure, re
 from benchmarks.curves import ROUTED, crossing, from_nodes, localities_of
 from benchmarks.driving import Figures, RunError, UnfitError
 from benchmarks.load_nodes import MOST_NODES, Row, rows_of
+from benchmarks.pages import PageError
 from benchmarks.recovery import KILL_RATE, LATE, NODES, Kill, Times, kills, recover
-from benchmarks.schemes_page import PAGE, RESULTS, STORED, PageError, write
+from benchmarks.schemes_page import PAGE, RESULTS, STORED, write
 from benchmarks.servers import ServerError, choose_cores
 from benchmarks.terminal import (
     TEMPORARY,
@@ -40,6 +41,7 @@ from benchmarks.terminal import (
     file_system,
     folder,
     machine,
+    make_folder,
     print_table,
     raise_file_limit,
     say,
@@ -127,11 +129,7 @@ def run(options: argparse.Namespace) -> int:
         parser.error(f"{missing}; or leave redis out of --schemes")
     if problem := raise_file_limit("--users", options.users * max(options.nodes), "users"):
         parser.error(problem)
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / RESULTS).touch()
-    except OSError as error:
-        parser.error(f"--out: {error}")
+    make_folder(options.out, parser)
     try:
         interrupted = Comparison(options, chosen).measure()
     except UnfitError as error:
@@ -151,7 +149,8 @@ def _read(option: str, folder: Path, parser: argparse.ArgumentParser) -> Figures
         if not results["rows"] and not results["kills"]:
             raise ValueError("nothing was measured")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        parser.error(f"{option}: {folder / RESULTS} is no result of this command: {error}")
+        why = error.strerror if isinstance(error, OSError) else error
+        parser.error(f"{option}: {folder / RESULTS} is no result of this command ({why}); measure first, with --out {folder}")
     return results
 
 
@@ -161,8 +160,10 @@ def _write_page(results: Figures, parser: argparse.ArgumentParser) -> int:
     try:
         for path in write(results, Path()):
             say(f"written: {path}")
-    except (OSError, PageError) as error:
-        parser.error(f"--page: {error}")
+    except OSError as error:
+        parser.error(f"--page cannot write {error.filename}: {error.strerror}")
+    except PageError as error:
+        parser.error(f"--page takes {error}")
     return _tell_faults(results)
 
 

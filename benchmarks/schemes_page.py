@@ -14,18 +14,15 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.curves import BIN, ROUTED, SCHEMES, cpu_of, crossing, curve, fitted, from_nodes, localities_of, longest, timed
 from benchmarks.driving import Figures
+from benchmarks.pages import PageError, filled, read, table
 from benchmarks.recovery import KILL_RATE, LATE, NODES
 
 RESULTS = "results.json"
 PAGE = Path("docs/schemes.md")
 STORED = Path("docs/schemes")  #: where the run and its pictures lie
-
-#: The marks of a block in the page; what stands between them is written by `write`.
-BEGIN, END = "<!-- schemes: {} begin -->", "<!-- schemes: {} end -->"
 
 #: How single, queue and layered are judged where they are described: more marks are more effort, a longer time, better scaling, …
 JUDGED = {
@@ -55,13 +52,10 @@ ROUNDED = {
 }
 KEPT_OF_ROW = ("name", "scheme", "nodes", "locality", "by_server", "by_redis", "settings", "doubts", "faults", "failed")
 KEPT_OF_KILL = ("name", "scheme", "part", "nodes", "down_s", "recovery_s", "late", "latest_ms", "sent", "lost", "faults", "failed")
+ALIKE = 1.1  #: × the least cost, up to which a scheme is told beside the cheapest
 BUSY = 1.0  #: a load average before the run above which others used the machine
 STEP = 1.05  #: from one bar of a distribution of waits to the next
 PARTS = {"node": "a node", "route_server": "the route server", "redis": "Redis"}
-
-
-class PageError(Exception):
-    """The page is not there, or has not the marks."""
 
 
 def condensed(results: Figures) -> Figures:
@@ -118,15 +112,11 @@ def write(results: Figures, root: Path) -> list[Path]:
 
     kept = condensed(results)
     page, folder = root / PAGE, root / STORED
-    try:
-        text = page.read_text(encoding="utf-8")
-    except OSError:
-        raise PageError(f"there is no {page}; run it at the root of the checkout") from None
-    text = filled(text, blocks(kept))
+    text = filled(read(page), blocks(kept))
     with tempfile.TemporaryDirectory(prefix="twisted_im-benchmarks-") as drawn:
         pictures = draw(kept, Path(drawn), ["svg"])
         if missing := set(re.findall(rf"\({STORED.name}/(.+\.svg)\)", text)) - {picture.name for picture in pictures}:
-            raise PageError(f"this run is not enough for {', '.join(sorted(missing))}: broadcast, a routed scheme and kills are needed")
+            raise PageError(f"a run that is enough for {', '.join(sorted(missing))}: broadcast, a routed scheme and kills")
         folder.mkdir(exist_ok=True)
         written = [Path(shutil.copy(picture, folder)) for picture in pictures]
     stored = folder / RESULTS
@@ -135,34 +125,19 @@ def write(results: Figures, root: Path) -> list[Path]:
     return [stored, *written, page]
 
 
-def filled(text: str, made: dict[str, str]) -> str:
-    """A page with these blocks between their marks.
-
-    Raises:
-        PageError: a mark is missing.
-    """
-    for name, block in made.items():
-        begin, end = BEGIN.format(name), END.format(name)
-        before, found, rest = text.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not found or not closed:
-            raise PageError(f"{PAGE} has not the lines {begin} and {end}")
-        text = f"{before}{begin}\n\n{block}\n\n{end}{after}"
-    return text
-
-
 def blocks(results: Figures) -> dict[str, str]:
     """The blocks of the page, by their names."""
     made = _Blocks(results)
     return {
-        "run": made.run(),
-        "beside": made.beside(),
-        "cost": made.cost(),
-        "locality": made.locality(),
-        "crossing": made.crossing(),
-        "route-server": made.route_server(),
-        "latency": made.latency(),
-        "kills": made.kills(),
+        "schemes: run": made.run(),
+        "schemes: beside": made.beside(),
+        "schemes: cost": made.cost(),
+        "schemes: locality": made.locality(),
+        "schemes: crossing": made.crossing(),
+        "schemes: route-server": made.route_server(),
+        "schemes: latency": made.latency(),
+        "schemes: kills": made.kills(),
+        "schemes: cheapest": made.cheapest(),
     }
 
 
@@ -231,7 +206,7 @@ class _Blocks:
             what, of = measured[name]
             lines.append([f"**{name}**, as judged", single, *[NONE] * (len(SCHEMES) - 1), queue, layered])
             lines.append([f"as measured: {what}", *(of(scheme) for scheme in SCHEMES), NOT_BUILT, NOT_BUILT])
-        return _table(["", *SCHEMES, "queue", "layered"], lines)
+        return table(["", *SCHEMES, "queue", "layered"], lines)
 
     def _growth(self, scheme: str, first: int, last: int) -> str:
         few, many = self._of(scheme, first), self._of(scheme, last)
@@ -276,9 +251,12 @@ class _Blocks:
                 ]
             )
         counted = " · ".join(str(nodes) for nodes in self._nodes)
-        told = f"Of {counted} nodes (single: one); {_where(self._least)}, but for the parallel servers, which carry local ones only."
+        told = (
+            f"Of {counted} nodes (single: one); {_where(self._least)}, but for the parallel servers, which carry "
+            "local ones only: of N such servers, a user reaches those of his own, one in N of all."
+        )
         heads = ["", "CPU a message, µs", "of which route server or Redis", "copies", "wasted", "links crossed", "bytes between processes"]
-        return told + "\n\n" + _table([*heads, "settings"], lines)
+        return told + "\n\n" + table([*heads, "settings"], lines)
 
     def locality(self) -> str:
         lines = []
@@ -293,7 +271,7 @@ class _Blocks:
                 )
                 cells.append(told)
             lines.append([f"**{scheme}**", *cells])
-        return _table([f"{self._most} nodes", *(f"{locality:.0%} local" for locality in self._localities)], lines)
+        return table([f"{self._most} nodes", *(f"{locality:.0%} local" for locality in self._localities)], lines)
 
     def crossing(self) -> str:
         lines = []
@@ -301,12 +279,13 @@ class _Blocks:
             cells = []
             for other in ROUTED:
                 at = crossing(self._rows, other, locality)
-                if fitted(self._rows, "broadcast", locality) is None or fitted(self._rows, other, locality) is None:
+                points, _ = curve([row for row in self._rows if row["nodes"] > 1], "broadcast", locality, cpu_of)
+                if len(points) < 2 or fitted(self._rows, other, locality) is None:
                     cells.append(NONE)
                     continue
-                cells.append(from_nodes(at) + (f" (the lines cross at {at:.1f})" if at is not None and at >= 2 else ""))
+                cells.append(from_nodes(at) + (f" (the lines cross at {at:.1f})" if at is not None and at > 2 else ""))
             lines.append([f"{locality:.0%} local", *cells])
-        return _table(["broadcast costs more CPU than", *(f"a {other}" for other in ROUTED)], lines)
+        return table(["broadcast costs more CPU than", *(f"a {other}" for other in ROUTED)], lines)
 
     def route_server(self) -> str:
         lines = []
@@ -316,7 +295,7 @@ class _Blocks:
                 found = dict(zip(*curve(several, scheme, locality, lambda row: 1e6 / row["route_server_cpu_us_per_message"]), strict=True))
                 cells = [f"{round(found[nodes], -3):,.0f}" if nodes in found else NONE for nodes in self._several]
                 lines.append([f"**{scheme}**, {locality:.0%} local", *cells])
-        return _table(["messages/s that fill one core", *(f"{nodes} nodes" for nodes in self._several)], lines)
+        return table(["messages/s that fill one core", *(f"{nodes} nodes" for nodes in self._several)], lines)
 
     def latency(self) -> str:
         lines = []
@@ -327,7 +306,25 @@ class _Blocks:
             pair = [_waits(few), _waits(many)] if scheme != "single" else [_waits(few), NONE]
             lines.append([f"**{scheme}**", *pair])
         heads = [f"{nodes} nodes: p50 · p99 · p99.9" for nodes in ((self._several or [1])[0], self._most)]
-        return _table(["ms", heads[0] + " (single: 1)", heads[1]], lines)
+        messages = round(self._results["rate"] * self._results["seconds"])
+        told = (
+            f"{self._results['rate']:,} messages a second in all; {_where(self._least)}, but for the parallel servers. Each row is of "
+            f"about {messages:,} messages, so p99 leaves out the {max(messages // 100, 1)} that waited longest, and p99.9 the "
+            f"{max(messages // 1000, 1)}."
+        )
+        return told + "\n\n" + table(["ms", heads[0] + " (single: 1)", heads[1]], lines)
+
+    def cheapest(self) -> str:
+        lines = []
+        for nodes in self._several:
+            cells = []
+            for locality in self._localities:
+                costs = {scheme: cpu_of(row) for scheme in ("broadcast", *ROUTED) if (row := self._of(scheme, nodes, locality)) is not None}
+                least = min(costs.values(), default=0.0)
+                near = sorted((scheme for scheme in costs if costs[scheme] <= ALIKE * least), key=lambda scheme: costs[scheme])
+                cells.append(", ".join(f"{scheme} {costs[scheme]:.0f} µs" for scheme in near) or NONE)
+            lines.append([f"{nodes} nodes", *cells])
+        return table(["", *(f"{locality:.0%} local" for locality in self._localities)], lines)
 
     def kills(self) -> str:
         lines = [
@@ -343,7 +340,7 @@ class _Blocks:
         down = next((kill["down_s"] for kill in self._kills), 0.0)
         told = f"Killed under {KILL_RATE} messages a second on {NODES} nodes (single: one), and started again after {down:g} s:"
         heads = ["", "all well after", f"shown more than {1000 * LATE:g} ms late", "the latest", "lost"]
-        return told + "\n\n" + _table(heads, lines)
+        return told + "\n\n" + table(heads, lines)
 
 
 def _waits(row: Figures) -> str:
@@ -352,7 +349,3 @@ def _waits(row: Figures) -> str:
 
 def _where(locality: float) -> str:
     return f"{locality:.0%} of the messages stay on their node" if locality else "every message goes to another node"
-
-
-def _table(heads: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in (heads, ["---"] * len(heads), *lines))

@@ -2,7 +2,8 @@
 
 Strategy: a context manager owns each process, so whatever ends a run — its end, a fault, Ctrl-C — also ends the process. A server is
 ready when its log says that it listens; nothing sleeps and hopes. Children stand in a session of their own, so that a Ctrl-C in the
-terminal reaches only the program that then stops them in order.
+terminal reaches only the program that then stops them in order. It waits while one is being started (`unbroken`), for until its owner knows
+of it nobody would end it.
 """
 
 from __future__ import annotations
@@ -94,6 +95,25 @@ def on_core(core: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """An interrupt that comes inside is raised when this ends.
+
+    Only for what is short: the start of a process, between which and the `try` that ends it no interrupt may come, or its end.
+    """
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, lambda number, _: came.append(number))
+        yield
+    finally:
+        for number, action in before.items():
+            signal.signal(number, action)
+    if came:
+        raise KeyboardInterrupt
 
 
 @dataclass
@@ -233,12 +253,15 @@ def running(name: str, command: Sequence[str], core: int, folder: Path) -> Itera
     Raises:
         ServerError: it ended, or did not listen in time; the text holds the tail of its log.
     """
-    server = start(name, command, core, folder)
+    server: Server | None = None
     try:
+        with unbroken():
+            server = start(name, command, core, folder)
         server.until(lambda: server.port, "listen")
         yield server
     finally:
-        server.stop()
+        if server is not None:
+            server.stop()
 
 
 def _event_in(line: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import platform
 import resource
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Sequence
@@ -57,6 +58,31 @@ def folder(text: str) -> Path:
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"takes a folder that exists, not {text!r}")
     return Path(text).resolve()
+
+
+def new_file(text: str) -> Path:
+    """Reads the path of a file that can be written."""
+    path = Path(text)
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"takes the path of a file in a folder that exists, not {text!r}")
+    return path
+
+
+def words(text: str) -> list[str]:
+    """Reads words as a shell does."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"takes words, quoted as for a shell, not {text!r}: {error}") from None
+
+
+def make_folder(path: Path, parser: argparse.ArgumentParser) -> None:
+    """Makes the folder that --out names; ends the program if that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        parser.error(f"--out takes a folder that can be written to, not '{path}': {error.strerror}")
 
 
 def among(known: Collection[str]) -> Callable[[str], str]:

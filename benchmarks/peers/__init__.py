@@ -26,6 +26,7 @@ from typing import Any
 
 from benchmarks.driving import Figures, RunError, UnfitError, drive, judge, medians
 from benchmarks.load import BUSY, MAX_PAYLOAD
+from benchmarks.pages import page_with, put, table
 from benchmarks.peers.known import KNOWN, MEMORY, SQLITE
 from benchmarks.peers.process import free_port, started
 from benchmarks.peers.talk import MIN_PAYLOAD
@@ -38,6 +39,7 @@ from benchmarks.terminal import (
     file_system,
     folder,
     machine,
+    new_file,
     print_table,
     raise_file_limit,
     say,
@@ -70,8 +72,7 @@ PROMISE = {
     SQLITE: "at least once, shown once; on disk and synced before it is accepted",
 }
 
-#: The marks in a page; what stands between them is written by --page.
-BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
+BLOCK = "peers"  #: of the page, which --page writes
 
 HEADS = ["", "beside our", "window", "delivered/s", "CPU/msg", "× ours", "p50", "p99", "KiB/conn."]
 
@@ -102,27 +103,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--warmup", type=duration, metavar="S", help=f"load before it [default: {FULL['warmup']:g}]")
     add("--repeat", type=whole(1), metavar="N", help=f"how often; medians are shown [default: {FULL['repeat']}]")
     add("--data", type=folder, default=TEMPORARY, metavar="DIR", help=f"where servers have their files for a while [default: {TEMPORARY}]")
-    add("--json", type=_new_file, metavar="FILE", help="write all figures there too, one JSON object")
-    add("--page", type=_page, nargs="?", const=Path(), metavar="FILE", help="the table as Markdown; with FILE, into it, between its marks")
+    add("--json", type=new_file, metavar="FILE", help="write all figures there too, one JSON object")
+    add(
+        "--page",
+        type=page_with(BLOCK),
+        nargs="?",
+        const=Path(),
+        metavar="FILE",
+        help="the table as Markdown; with FILE, into it, between its marks",
+    )
     add("--quick", action="store_true", help=f"{QUICK['users']} users, window 8, {QUICK['seconds']:g} s, once, unless said otherwise")
-
-
-def _new_file(text: str) -> Path:
-    path = Path(text)
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"takes the path of a file in a folder that exists, not {text!r}")
-    return path
-
-
-def _page(text: str) -> Path:
-    path = Path(text)
-    try:
-        page = path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        page = ""
-    if page.count(BEGIN) != 1 or page.find(END) < page.find(BEGIN):
-        raise argparse.ArgumentTypeError(f"takes a page with the lines {BEGIN} and {END}, not {text!r}")
-    return path
 
 
 def run(options: argparse.Namespace) -> int:
@@ -256,7 +246,7 @@ class Bench:
         if self._options.page == Path():
             print(text)
         else:
-            put_into(self._options.page, text)
+            put(self._options.page, {BLOCK: text})
             say(f"the table stands in {self._options.page}")
 
     def rows(self) -> list[Figures]:
@@ -326,21 +316,13 @@ class Bench:
         ]
 
     def _markdown(self, rows: Sequence[Figures]) -> list[str]:
-        lines = ["| " + " | ".join(HEADS) + " |", "|---|---|" + "---:|" * (len(HEADS) - 2)]
-        for row in rows:
-            cells = _line(row)
+        cells = [_line(row) for row in rows]
+        for row, line in zip(rows, cells, strict=True):
             if row["server"] == OURS:
-                cells[0] = f"**{cells[0]}**"
-            lines.append("| " + " | ".join(cells) + " |")
-        lines += ["", self._caption(rows) + ".", *(f"\n{note}" for note in self._notes(rows))]
+                line[0] = f"**{line[0]}**"
+        lines = [table(HEADS, cells, left=2), "", self._caption(rows) + ".", *(f"\n{note}" for note in self._notes(rows))]
         lines += [f"\nNot measured: {line.partition(':')[0]}." for line in self.missing]
         return lines
-
-
-def put_into(page: Path, text: str) -> None:
-    """Writes a text between the marks of a page."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
 
 
 def _line(row: Figures) -> list[str]:

@@ -21,11 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.__main__ import main
-from benchmarks.capacity import ASKED, NODES, STORED, add_arguments, ask, crossings, rows
+from benchmarks.capacity import ASKED, BLOCKS, NODES, PAGE, STORED, add_arguments, ask, crossings, page_blocks, rows
+from benchmarks.capacity import CLUSTERS as CLUSTER_NAMES
 from benchmarks.costs import Run, least_squares, read_costs
 from benchmarks.model import MOST_READ, STEPS, Case, Costs, batch, copies, crossing, links, occupied, predict
+from benchmarks.pages import filled
 from benchmarks.schemes import SCHEMES
 from benchmarks.servers import environment
+from tests.pages import ROOT
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the benchmark reads CPU and memory from /proc: Linux only")
 
@@ -183,9 +186,26 @@ def test_the_stored_costs_answer_at_once(capsys: pytest.CaptureFixture[str]) -> 
     assert {str(Run(name, 2, 0.0, 0).scheme) for name in ASKED} == {str(scheme) for scheme in ASKED.values()}
 
 
+def test_page_is_of_the_stored_costs(tmp_path: Path) -> None:
+    """If this fails, the page or its picture tells of other costs than lie beside the code: python -m benchmarks capacity --page."""
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    costs, stored = read_costs(STORED)
+    told = rows(asked(), list(CLUSTER_NAMES), costs)
+    made = page_blocks({"costs": stored, "check": stored["check"], "crossings": crossings(told)})
+    assert filled(text, made) == text
+    assert stored["date"] in (ROOT / PAGE).with_suffix(".svg").read_text(encoding="utf-8")
+    page = tmp_path / PAGE.name
+    page.write_text(filled(text, dict.fromkeys(BLOCKS, "old")))
+    assert bench("--page", str(page)).returncode == 0
+    assert page.read_text(encoding="utf-8") == text
+    assert page.with_suffix(".svg").exists() == (find_spec("matplotlib") is not None)
+
+
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
+        (["--page", "/nowhere.md"], "takes a page that exists"),
+        (["--bogus"], "see: python -m benchmarks capacity --help"),
         (["--nodes", "0"], "from 1 to 100000, not '0'"),
         (["--strategy", "ring"], "takes broadcast, mesh, parallel, redis, star"),
         (["--rate", "0"], "above 0, not '0'"),

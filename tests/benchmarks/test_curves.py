@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.curves import crossing
+from benchmarks.curves import crossing, from_nodes
 
 
 def row(scheme: str, nodes: int, cpu: float) -> dict[str, object]:
@@ -20,3 +20,9 @@ def test_crossing_point() -> None:
     assert crossing([*broadcast, *mesh], "routed mesh", 0.0) == pytest.approx(4.5)
     assert crossing(broadcast, "routed mesh", 0.0) is None
     assert crossing([row("broadcast", 1, 40), row("broadcast", 2, 50), *mesh], "routed mesh", 0.0) is None
+    assert [from_nodes(at) for at in (1.0, 2.0, 2.1, None)] == [
+        "already with 2 nodes",
+        "already with 2 nodes",
+        "from 3 nodes on",
+        "no crossing in this run",
+    ]

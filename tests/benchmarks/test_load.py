@@ -118,6 +118,9 @@ def test_a_short_measurement_waits_for_a_stall_to_end(driver: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
+        (["--bogus"], "see: python -m benchmarks load --help"),
+        (["--profile", "/nowhere/node.svg"], "a file in a folder that exists"),
+        (["--node-args", "'--window"], "quoted as for a shell"),
         (["--rate", "5", "--half"], "not allowed with"),
         (["--data", "/nowhere"], "a folder that exists, not '/nowhere'"),
         (["--users", "3"], "even number"),
@@ -132,6 +135,21 @@ def test_wrong_option_is_one_line(words: list[str], advice: str) -> None:
     assert outcome.returncode == 2
     assert len(outcome.stderr.splitlines()) == 1
     assert advice in outcome.stderr
+
+
+@pytest.mark.parametrize("words", [["--window=1"], ["--window=1", "--strategy=broadcast", "--nodes=1"]])
+def test_an_interrupt_keeps_what_was_measured(words: list[str], tmp_path: Path) -> None:
+    """If this fails, whoever stops a run of many repeats has waited for nothing."""
+    command = [sys.executable, "-m", "benchmarks", "load", "--quick", "--no-limit", "--repeat=100", "--json", f"--data={tmp_path}", *words]
+    run = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stderr is not None
+    while not (line := run.stderr.readline()).startswith("2/100 "):  # the first is kept by then
+        assert line, "it has ended"
+    run.send_signal(signal.SIGINT)
+    told, progress = run.communicate(timeout=60)
+    assert run.returncode == 130, progress
+    assert [json.loads(row)["delivered_per_s"] > 0 for row in told.splitlines()] == [True]
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_compiler

@@ -20,7 +20,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.peers import BEGIN, END, OURS
+from benchmarks.pages import BEGIN, END
+from benchmarks.peers import BLOCK, OURS
 from benchmarks.peers.known import KNOWN
 from benchmarks.peers.loop import PROTOCOLS, Load, parser
 from benchmarks.peers.mqtt import CONNACK, PUBACK, PUBLISH, SUBACK, MqttTalk, PacketReader, packet
@@ -209,7 +210,7 @@ def test_short_run_gives_every_figure(tmp_path: Path) -> None:
     """If this fails, an architect who compares gets no figures, or some of servers that lose messages. Ours is always measured; others are
     where they are installed."""
     page, figures = tmp_path / "page.md", tmp_path / "figures.json"
-    page.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
+    page.write_text(f"before\n\n{BEGIN.format(BLOCK)}\nold\n{END.format(BLOCK)}\n\nafter\n")
     peers = quickest() or ["nats", "mosquitto-qos1"]
     outcome = bench("--quick", "--seconds=0.1", "--warmup=0.1", f"--peers={','.join(peers)}", "--json", str(figures), "--page", str(page))
     assert outcome.returncode == 0, outcome.stderr
@@ -223,8 +224,8 @@ def test_short_run_gives_every_figure(tmp_path: Path) -> None:
         assert row.keys() >= {"ratio_to_ours", "p99_ms", "rss_kib_per_connection", "load_core_share", "runs"}
     assert all(row["speed_to_ours"] == 1 for row in rows if row["server"] == OURS)
     text = page.read_text()
-    assert text.startswith(f"before\n\n{BEGIN}\n\n| ")
-    assert text.endswith(f"{END}\n\nafter\n")
+    assert text.startswith(f"before\n\n{BEGIN.format(BLOCK)}\n\n| ")
+    assert text.endswith(f"{END.format(BLOCK)}\n\nafter\n")
     assert "old" not in text
     assert all(row["title"] in text for row in rows)
     assert told["machine"] in text
@@ -290,4 +291,4 @@ def test_page_shows_the_settings_that_are_used() -> None:
         assert known.title in page
         assert known.promise in page
     put = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    assert put.count(BEGIN) == put.count(END) == 1
+    assert put.count(BEGIN.format(BLOCK)) == put.count(END.format(BLOCK)) == 1

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.schemes_page import PAGE, RESULTS, STORED, as_text, blocks, condensed, filled
+from benchmarks.pages import filled
+from benchmarks.schemes_page import PAGE, RESULTS, STORED, as_text, blocks, condensed
 from tests.pages import ROOT
 from twisted_im.tap import Options
 
