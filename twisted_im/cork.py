@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import select
 import socket
+import struct
 import sys
 import termios
 from collections import deque
@@ -21,6 +22,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocol, IPullProducer, IReactorFDSet, IReadDescriptor, ITransport
 from twisted.internet.tcp import Port
@@ -38,6 +40,10 @@ AT_ONCE = 256
 NEWCOMERS_AT_ONCE = 32
 ENDS_AT_ONCE = 64
 ACCEPTS_AT_ONCE = 64
+
+#: What a TLS record begins with (RFC 8446, 5.1): its type, a version that means nothing any more, and its length.
+_RECORD = struct.Struct(">B2xH")
+_APPLICATION_DATA = 23
 
 
 @implementer(IPullProducer)
@@ -416,6 +422,31 @@ class CorkedReactor:
         return getattr(self._reactor, name)
 
 
+class RecordTLS(TLSMemoryBIOProtocol):
+    """TLS that knows a whole record when it sees one.
+
+    Twisted asks OpenSSL for more until it hears that there is nothing, and then whether there is something to send: two exceptions for each
+    read. One record of application data has no second part and asks for no answer, so one question is enough. Everything else is Twisted's.
+    """
+
+    _established = False
+
+    def dataReceived(self, data: bytes) -> None:
+        whole = len(data) > _RECORD.size and _RECORD.unpack_from(data) == (_APPLICATION_DATA, len(data) - _RECORD.size)
+        if not whole or not self._established:
+            super().dataReceived(data)
+            self._established = self._established or self.getHandle().get_peer_finished() is not None
+            return
+        tls = self.getHandle()
+        tls.bio_write(data)
+        try:
+            received = tls.recv(len(data))
+        except SSL.Error:  # something else is inside, or it is no good: Twisted asks once more, and does what is to be done
+            self._flushReceiveBIO()
+        else:
+            self.wrappedProtocol.dataReceived(received)
+
+
 def over_tls(creator: Any, factory: Any) -> TLSMemoryBIOFactory:
     """Puts TLS beneath every protocol of a factory that listens.
 
@@ -423,7 +454,7 @@ def over_tls(creator: Any, factory: Any) -> TLSMemoryBIOFactory:
         creator: makes OpenSSL's side of each connection (`IOpenSSLServerConnectionCreator`).
     """
     tls = TLSMemoryBIOFactory(creator, False, factory)
-    tls.protocol = TLSMemoryBIOProtocol  # the default one waits another turn to gather small writes; ours are gathered
+    tls.protocol = RecordTLS  # the default one waits another turn to gather small writes; ours are gathered
     return tls
 
 

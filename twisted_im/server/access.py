@@ -112,7 +112,7 @@ class Access:
     def _login(self, pump: Pump, request_id: int, credentials: Credentials, wanted: Any) -> Any:
         node = self._node
         asked = pump.turn.now()
-        user = user_key(wanted.tenant, wanted.uid)
+        user = node.one_key(user_key(wanted.tenant, wanted.uid))
         seal = yield self._seal(credentials)
         judge = self._resumes if credentials.method == LoginMethod.RESUME else self._proves
         if not (yield judge(user, credentials, seal)):
@@ -129,8 +129,9 @@ class Access:
         ended = self._ended_already(user, wanted.device, opened.number)
         if ended is not None:
             raise ImError(ended)
-        node.known.add(user)
+        node.known[user] = user
         session = Session(pump, wanted.tenant, wanted.uid, wanted.device, wanted.label, opened.number)
+        session.user = user
         session.asked = asked
         older = node.sessions.add(session)
         if older is session:

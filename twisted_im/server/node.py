@@ -75,7 +75,7 @@ class Node:
         strangers: the same for connections that have not logged in, by state.
         on_lost: called with each pump that is gone.
         on_renewed: called every other second or so, when this node's lease was renewed, with the `Look`; may give a Deferred.
-        known: users known to exist: one that was found once is not looked up again.
+        known: users known to exist, since one that was found once is not looked up again: key → the same key (see `one_key`).
         pumps, sessions: who is here; newcomers are the pumps that have not logged in. All are oldest first.
         tenure: this node's name and lease, and who else lives.
         doubts: the peers that are not heard.
@@ -127,7 +127,7 @@ class Node:
         self.doubts = Doubts(store, self.turn, self.counters, name=name, links=router.links, fall_behind=self._fall_behind)
         self.elsewhere = Elsewhere(name)
         self.on_renewed: list[Callable[[Look], Any]] = [self.elsewhere.look, self.doubts.look]
-        self.known: set[bytes] = set()
+        self.known: dict[bytes, bytes] = {}
         self._drained: Deferred[None] | None = None
         self._leaving = self._stopped = False
         self._turned_away = 0
@@ -366,5 +366,9 @@ class Node:
             if not (yield answer(self.authenticator.knows, tenant.decode(), uid_of(user).decode())):
                 return False
             yield self.store.accounts([user], True)
-        self.known.add(user)
+        self.known[user] = user
         return True
+
+    def one_key(self, user: bytes) -> bytes:
+        """This user's key as everybody here has it, if anybody has: a dictionary does not look at the bytes of what is the same object."""
+        return self.known.get(user, user)

@@ -98,9 +98,11 @@ class _Conversation:
 class _Device:
     """One device of one user; cursors by conversation; resume tokens as (hash, when given), the one used last and the newest."""
 
-    __slots__ = ("cursors", "label", "last_login", "node", "number", "tokens")
+    __slots__ = ("cursors", "id", "label", "last_login", "node", "number", "tokens", "user")
 
-    def __init__(self) -> None:
+    def __init__(self, user: bytes, id: bytes) -> None:
+        self.user = user
+        self.id = id
         self.number = 0
         self.node = ""
         self.label = b""
@@ -134,7 +136,7 @@ class MemoryStore:
         self._keep = keep
         self._clock = clock
         self._position = 0
-        self._conversations: list[_Conversation] = []
+        self._conversations: dict[int, _Conversation] = {}
         self._direct: dict[tuple[bytes, bytes], _Conversation] = {}
         self._of_user: dict[bytes, list[_Conversation]] = {}
         self._ids: dict[bytes, dict[bytes, int]] = {}
@@ -142,6 +144,7 @@ class MemoryStore:
         self._ids_since = clock()
         self._accounts: dict[bytes, Account] = {}
         self._devices: dict[bytes, dict[bytes, _Device]] = {}
+        self._by_session: dict[int, _Device] = {}  # by each device's newest session
         self._sessions = 0
         self._ended: list[Ended] = []
         self._ended_before = 0
@@ -164,7 +167,7 @@ class MemoryStore:
             self._older_ids, self._ids, self._ids_since = self._ids, {}, now
         moment = int(now * 1000)
         stamp = moment, self._position
-        ids_of, older_ids_of, conversations, direct = self._ids, self._older_ids, self._conversations, self._direct
+        ids_of, older_ids_of, conversation_of, direct = self._ids, self._older_ids, self._conversations.get, self._direct
         position, trim_at = self._position, 2 * self._keep
         results: list[Stored | ImError] = []
         for entry in messages:
@@ -179,7 +182,7 @@ class MemoryStore:
                 results.append(self._repeated(entry, older_ids_of[sender][client_id]))
                 continue
             if number:
-                conversation = conversations[number - 1] if number <= len(conversations) else None
+                conversation = conversation_of(number)
                 if conversation is None or sender not in conversation.members:
                     results.append(_NO_SUCH)
                     continue
@@ -203,7 +206,7 @@ class MemoryStore:
     def _repeated(self, entry: Append, place: int) -> Stored | ImError:
         """The answer to a client id that was used before, for the message at this place."""
         number, seq = place >> _SEQ_BITS, place & (1 << _SEQ_BITS) - 1
-        conversation = self._conversations[number - 1]
+        conversation = self._conversations[number]
         index = seq - (conversation.head - len(conversation.rows)) - 1
         if index < 0:  # its row is gone: what it said is not known any more
             return number, seq, conversation.stamps[0][0], conversation.version, True
@@ -222,25 +225,23 @@ class MemoryStore:
     def _open(self, kind: int, name: bytes, members: tuple[bytes, ...]) -> _Conversation:
         made = _Conversation(len(self._conversations) + 1, kind, name, members)
         made.changed = self._position
-        self._conversations.append(made)
+        self._conversations[made.id] = made
         for user in members:
             self._of_user.setdefault(user, []).append(made)
         return made
 
     def _append_cursors(self, cursors: Sequence[Cursor]) -> list[Moved | ImError]:
         results: list[Moved | ImError] = []
-        conversations, devices_of, position = self._conversations, self._devices, self._position
-        nothing: dict[bytes, _Device] = {}
+        conversation_of, device_of, position = self._conversations.get, self._by_session.get, self._position
         for user, device_id, session, number, seq, kind in cursors:
-            conversation = conversations[number - 1] if 0 < number <= len(conversations) else None
-            device = devices_of.get(user, nothing).get(device_id)
+            conversation, device = conversation_of(number), device_of(session)
             if conversation is None or user not in conversation.members:
                 results.append(_NO_SUCH)
                 continue
             if not 0 < seq <= conversation.head:
                 results.append(ImError(Status.BAD_VALUE, f"a receipt for {seq}, where the newest is {conversation.head}"))
                 continue
-            if device is None or device.number != session:
+            if device is None or device.id != device_id or device.user != user:
                 results.append(ImError(Status.CONFLICT, "the device has a newer session, or was removed"))
                 continue
             if seq > device.cursors.get(number, 0):
@@ -261,7 +262,7 @@ class MemoryStore:
         return results
 
     def _mine(self, user: bytes, number: int) -> _Conversation | None:
-        found = self._conversations[number - 1] if 0 < number <= len(self._conversations) else None
+        found = self._conversations.get(number)
         return found if found is not None and user in found.members else None
 
     def read(self, user: bytes, conversation: int, first: int, last: int, limit: int, backward: bool) -> Deferred[Range]:
@@ -277,7 +278,7 @@ class MemoryStore:
 
     def read_since(self, position: int, limit: int) -> Deferred[tuple[int, Sequence[Row]]]:
         found: list[Row] = []
-        for conversation in self._conversations:
+        for conversation in self._conversations.values():
             if conversation.changed > position:
                 found += conversation.slice(self._clock(), bisect_right(conversation.stamps, position, key=_position_of))
         found.sort(key=lambda row: (row.position, row.conversation, row.seq))
@@ -324,7 +325,7 @@ class MemoryStore:
     # ---- members
 
     def members(self, conversations: Sequence[int]) -> Deferred[dict[int, Members]]:
-        found = (self._conversations[n - 1] for n in conversations if 0 < n <= len(self._conversations))
+        found = filter(None, map(self._conversations.get, conversations))
         return succeed({c.id: Members(c.version, c.kind, c.members) for c in found})
 
     def create_group(self, name: bytes, users: Sequence[bytes]) -> Deferred[int]:
@@ -336,7 +337,7 @@ class MemoryStore:
         return succeed(self._open(ConversationKind.GROUP, name, tuple(dict.fromkeys(users))).id)
 
     def change_members(self, conversation: int, add: Sequence[bytes], remove: Sequence[bytes]) -> Deferred[Members]:
-        group = self._conversations[conversation - 1] if 0 < conversation <= len(self._conversations) else None
+        group = self._conversations.get(conversation)
         if group is None or group.kind != ConversationKind.GROUP:
             return fail(_no_such())
         try:
@@ -361,10 +362,12 @@ class MemoryStore:
     def open_session(self, user: bytes, device: bytes, label: bytes, node: str, token: bytes = b"") -> Deferred[Opened]:
         if self._account(user).disabled:
             return fail(ImError(Status.NOT_AUTHENTICATED))
-        known = self._devices.setdefault(user, {}).setdefault(device, _Device())
+        known = self._devices.setdefault(user, {}).setdefault(device, _Device(user, device))
         if known.node not in ("", node):
             self._end(Ended(user, device, known.number, Disconnect.TAKEN_OVER))
         self._sessions += 1
+        self._by_session.pop(known.number, None)
+        self._by_session[self._sessions] = known
         known.node = node
         known.number, known.label, known.last_login = self._sessions, label, int(self._clock() * 1000)
         if token:
@@ -380,6 +383,7 @@ class MemoryStore:
     def remove_device(self, user: bytes, device: bytes) -> Deferred[bool]:
         known = self._devices.get(user, {}).pop(device, None)
         if known is not None:
+            del self._by_session[known.number]
             self._end(Ended(user, device, self._sessions, Disconnect.KICKED))
         return succeed(known is not None)
 

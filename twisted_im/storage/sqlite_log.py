@@ -31,6 +31,8 @@ ROWS = 128
 #: Integers in SQLite have a sign.
 HIGHEST = 2**63 - 1
 _READ = int(ReceiptType.READ)
+#: Parameters that are byte strings: for `bytes`, `sqlite3` looks for an adapter each time, in Python 3.11 by an exception that it catches.
+_blob = bytearray
 
 
 class _LookFirst(Exception):
@@ -173,7 +175,7 @@ class Log:
         results: list[Stored | ImError] = []
         rows: list[tuple[Any, ...]] = []
         first = self.position << COMMIT_BITS
-        conversations, directs, changed = self._conversations, self._directs, self._changed
+        conversations, directs, changed, blob = self._conversations, self._directs, self._changed, _blob
         for entry in messages:
             sender, device, client_id, number, peer, content_type, life, content = entry
             if known:
@@ -194,7 +196,8 @@ class Log:
             conversation.head = seq = conversation.head + 1
             changed.add(conversation)
             number = conversation.id
-            rows.append((first, number, seq, moment, conversation.members[sender], device, client_id, content_type, life, content))
+            user = conversation.members[sender]
+            rows.append((first, number, seq, moment, user, blob(device), blob(client_id), content_type, life, blob(content)))
             first += 1
             if known:
                 known[sender, client_id] = (number, seq, moment, content_type, life, content)

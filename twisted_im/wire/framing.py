@@ -16,9 +16,9 @@ from twisted_im.wire.schema import HEADER_SIZE, VERSION, Kind
 #: A received frame: (tag, request id, flags << 16 | status, body). A plain tuple: there is one for each frame on the hot path.
 Frame = tuple[int, int, int, bytes]
 
-#: The tags of this version's three kinds are all that lie between these, whatever the command.
+#: The tags of this version's three kinds differ from the lowest in no bit above these, whatever the command.
 _LOWEST = codec_tag(min(Kind), 0)
-_HIGHEST = codec_tag(max(Kind), 0xFFFF)
+_BELOW = codec_tag(max(Kind), 0xFFFF) ^ _LOWEST
 _UNPACK = HEADER.unpack_from
 
 
@@ -58,7 +58,7 @@ class FrameReader:
         last_header = end - HEADER_SIZE
         while at <= last_header:
             length, tag, request_id, word = _UNPACK(data, at)
-            if length > cap or not _LOWEST <= tag <= _HIGHEST:
+            if length > cap or tag ^ _LOWEST > _BELOW:
                 self.fault = self._judge(length, tag)
                 self.kept = b""
                 return frames

@@ -39,12 +39,13 @@ from twisted_im.wire.schema import CONTENT_ROOM, MAX_UID, Command, ContentType, 
 _MESSAGE = CODECS[Kind.REQUEST, Command.MESSAGE].fixed
 _MESSAGE_SIZE = _MESSAGE.size
 _RECEIPT = CODECS[Kind.REQUEST, Command.RECEIPT].fixed
-_HIGHEST_CONTENT = int(max(ContentType))
+_CONTENT_TYPES = frozenset(map(int, ContentType))
 _pack_accepted, _ACCEPTED_SIZE = flat(Kind.RESPONSE, Command.MESSAGE)
 _pack_notify, _NOTIFY_SIZE = flat(Kind.NOTIFY, Command.MESSAGE)
 _pack_received, _ = flat(Kind.RESPONSE, Command.RECEIPT)
 _pack_receipt, _RECEIPT_SIZE = flat(Kind.NOTIFY, Command.RECEIPT)
 _READ = int(ReceiptType.READ)
+_RECEIPT_TYPES = frozenset(map(int, ReceiptType))
 _ACCEPTED = tag(Kind.RESPONSE, Command.MESSAGE)
 _NOTIFY = tag(Kind.NOTIFY, Command.MESSAGE)
 _RECEIVED = tag(Kind.RESPONSE, Command.RECEIPT)
@@ -121,10 +122,12 @@ class Messages:
                 raise RemoteProtocolError(Status.BAD_VALUE, "a message to a conversation and a user at once")
             peer = b""
         else:
-            peer = session.prefix + body[_MESSAGE_SIZE:start]
-            if peer not in self._known:
-                return self._first(session, frame, peer)
-        if not 1 <= content_type <= _HIGHEST_CONTENT:
+            named = session.prefix + body[_MESSAGE_SIZE:start]
+            known = self._known.get(named)
+            if known is None:
+                return self._first(session, frame, named)
+            peer = known
+        if content_type not in _CONTENT_TYPES:
             raise RemoteProtocolError(Status.UNSUPPORTED, f"content type {content_type} is not known")
         if len(body) - start > self._max_content:
             raise RemoteProtocolError(Status.TOO_LARGE, f"a content of {len(body) - start} bytes, where {self._max_content} are the most")
@@ -235,7 +238,8 @@ class Messages:
 
         def learnt(found: dict[int, Members]) -> None:
             for conversation, members in found.items():
-                self._audiences[conversation] = Audience(*members)
+                users = tuple(map(self._node.one_key, members.users))
+                self._audiences[conversation] = Audience(members.version, members.kind, users)
 
         asked: Deferred[dict[int, Members]] = self._node.store.members(sorted(conversations))
         return asked.addCallback(learnt)
@@ -269,7 +273,7 @@ class Messages:
             conversation, seq, kind = _RECEIPT.unpack(frame[3])
         except struct.error:
             raise RemoteProtocolError(Status.BAD_BODY, "a receipt of another size") from None
-        if not 1 <= kind <= 2:
+        if kind not in _RECEIPT_TYPES:
             raise RemoteProtocolError(Status.BAD_VALUE, f"receipt type {kind} is not known")
         if session.unanswered >= session.requests:
             raise RemoteProtocolError(Disconnect.WINDOW_EXCEEDED)
