@@ -13,6 +13,7 @@ from typing import NoReturn
 COMMANDS = {
     "load": "what one message costs a node, under full load, beside what it costs a bare relay in C",
     "connections": "what an idle connection and a login cost a node, and how it bears everybody's coming back at once",
+    "group": "what it costs to deliver a message to everybody in a large group",
     "schemes": "the schemes against each other: what a message costs, what it waits, and what a kill does",
     "peers": "what one message costs on other servers, beside what it costs on ours",
     "capacity": "how many messages a cluster of any size carries in each scheme, by a model that is checked against real ones",

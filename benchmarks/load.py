@@ -153,7 +153,7 @@ def run(options: argparse.Namespace) -> int:
         return load_nodes.run(options)
     for name in load_nodes.OPTIONS:
         if getattr(options, name) is not None:
-            parser.error(f"--{name} is for several nodes: say --nodes too")
+            parser.error(f"--{name.replace('_', '-')} is for several nodes: say --nodes too")
     options.store = options.store or ["memory"]
     transports = {"off": [False], "on": [True], "both": [False, True]}[options.tls]
     if options.driver == "c" and (True in transports or compiler() is None):

@@ -31,7 +31,7 @@ from twisted_im.config import CLUSTERED, MEMORY_TABLE, VIA
 STRATEGIES = ("single", PARALLEL, *CLUSTERED)
 MOST_NODES = 64
 #: What these options mean is for several nodes alone.
-OPTIONS = ("via", "table", "locality")
+OPTIONS = ("via", "table", "locality", "per_node")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--nodes", type=each(whole(1, MOST_NODES)), metavar="N,…", help="how many; single has always one [default: 1]")
     add("--via", type=each(among(VIA)), metavar="NAME,…", help="of routed: mesh, route-server [default: mesh]")
     add("--table", type=each(among(TABLES)), metavar="NAME,…", help="of a routed mesh: memory, redis [default: memory]")
+    add("--per-node", action="store_true", default=None, help="--users are those of each node, and not of all together")
     add("--locality", type=each(share), metavar="P,…", help="share of the messages whose receiver is on the sender's node [default: 0]")
 
 
@@ -95,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     if any(scheme.table == REDIS_TABLE for scheme in chosen) and (missing := redis_missing()):
         parser.error(f"--table=redis: {missing}")
     rows = rows_of(chosen, options.nodes or [1], options.locality or [0.0], options.window)
-    if problem := raise_file_limit("--users", even(options.users, max(row.nodes for row in rows)), "users"):
+    if problem := raise_file_limit("--users", max(users_of(options, row) for row in rows), "users"):
         parser.error(problem)
     if stores == ["sqlite"]:
         say_where(options.data)
@@ -118,6 +119,11 @@ def run(options: argparse.Namespace) -> int:
     for fault in faults:
         print(f"WRONG: {fault}", file=sys.stderr)
     return 1 if faults else 0
+
+
+def users_of(options: argparse.Namespace, row: Row) -> int:
+    """All users of a row together."""
+    return even(options.users * (row.nodes if options.per_node else 1), row.nodes)
 
 
 class NodesBench:
@@ -159,7 +165,7 @@ class NodesBench:
 
     def _once(self, row: Row) -> Figures:
         options = self._options
-        values: dict[str, Any] = {"users": even(options.users, row.nodes), "window": row.window, "payload": options.payload}
+        values: dict[str, Any] = {"users": users_of(options, row), "window": row.window, "payload": options.payload}
         values |= {"seconds": options.seconds, "warmup": options.warmup, "locality": row.locality}
         values |= {"rate": options.rate} if options.rate else {}
         with (
@@ -180,7 +186,7 @@ class NodesBench:
             "nodes": row.nodes,
             "locality": row.locality,
             **{name: value for name, value in own.items() if name not in unwanted},
-            "users": even(options.users, row.nodes),
+            "users": users_of(options, row),
             "rate": options.rate,
             "store": self._store,
             "seconds": options.seconds,
@@ -220,8 +226,9 @@ def show(rows: Sequence[Figures]) -> None:
     ]
     print_table(heads, lines)
     first = rows[0]
+    users = " to ".join(str(number) for number in sorted({row["users"] for row in (first, rows[-1])}))
     print(
-        f"{first['users']} users or a few more, {first['payload']:.0f} bytes, medians of {first['repeat']} × {first['seconds']:g} s; "
+        f"{users} users or a few more, {first['payload']:.0f} bytes, medians of {first['repeat']} × {first['seconds']:g} s; "
         f"{first['store']}{' on ' + first['file_system'] if first['file_system'] else ''}; Python {first['python']}; {first['machine']}"
     )
     print(

@@ -213,7 +213,7 @@ def shared(case: Case) -> Work:
     taken, wasted = copies(scheme, count, case.local)
     second = 1.0 / case.rate
     clustered = float(case.clustered)
-    asks = clustered * (scheme.table == REDIS_TABLE)
+    asks = float(scheme.table == REDIS_TABLE)  # one node asks too: another may have come
     sent = clustered if by_server else taken
     ends = 0.0 if scheme.alone else float(count) if by_server else float(count * (count - 1))
     return {
