@@ -3,8 +3,8 @@
 Strategy: each server is set up as `benchmarks.peers.known` says, started afresh for each measurement on the core where ours runs, and
 driven from the other core by a bare loop in Python over its own protocol (`benchmarks.peers.loop`), as ours is by `benchmarks.load_loop`:
 the same users, windows and bytes. They take turns, ours first, so that all of them meet a shared machine's better and worse minutes; what
-is shown are medians, and the ratio of the CPU for a message to ours. Peers that promise nothing beyond memory stand beside our memory
-store, those that keep messages beside SQLite.
+is shown are medians, and the ratio of the CPU for a message to ours. Peers that have a message in memory when they acknowledge it stand
+beside our memory store, those that write it to a file beside SQLite.
 
 What is not the same is said, not hidden: ours makes six packets of a message, the last of which tells the sender that it was delivered,
 where most of these protocols make two to four, and tell the sender at most that the server has it.

@@ -357,7 +357,7 @@ KNOWN: dict[str, Known] = {
         title="mosquitto, QoS 1",
         promise="at least once; in memory, and in a file every 30 minutes and when it ends",
         packets="4",
-        beside=SQLITE,
+        beside=MEMORY,
         protocol="mqtt-qos1",
         settings={"mosquitto.conf": MOSQUITTO + MOSQUITTO_KEEPS},
     ),
