@@ -82,7 +82,7 @@ class Steady(LineReceiver):
 
     def _begin(self) -> None:
         self._began = time.monotonic()
-        print(json.dumps({"began": self._began}), flush=True)
+        self._tell({"began": self._began})
         self._sender.start(TICK)
 
     def _send(self) -> None:
@@ -110,12 +110,16 @@ class Steady(LineReceiver):
         self._watcher.stop()
         rows = [(round(due, 4), round(self._shown[number], 4) if number in self._shown else None) for number, due in enumerate(self._due)]
         told = {"messages": rows, "accepted": self._accepted, "twice": self._twice, "strange": self._strange}
-        print(json.dumps(told), flush=True)
-        reactor.stop()
+        self._tell(told)
+        self.transport.loseConnection()  # when all of it has been read
+
+    def _tell(self, what: dict[str, Any]) -> None:
+        """A line of the output. (A `print` of more than a pipe takes would fail: Twisted has it never wait.)"""
+        self.sendLine(json.dumps(what).encode())
 
     def connectionLost(self, reason: object = None) -> None:
-        """Whoever started this has gone."""
-        if reactor.running and not self._end:
+        """All is told, or whoever started this has gone."""
+        if reactor.running:
             reactor.stop()
 
 

@@ -1,9 +1,18 @@
-"""What is said of a kill, from what the load has seen."""
+"""What is said of a kill, from what the load has seen; and that all of this comes out of the load."""
 
 from __future__ import annotations
 
+import fcntl
+import json
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
 from benchmarks.clusters import Scheme
 from benchmarks.recovery import judged, kills
+from benchmarks.servers import choose_cores, environment, node_command, running
 
 KILLED = 100.0
 
@@ -55,3 +64,25 @@ def test_all_that_can_be_killed() -> None:
         "routed mesh Redis: a node",
         "routed mesh Redis: Redis",
     ]
+
+
+def test_a_long_tale_is_told_whole(tmp_path: Path) -> None:
+    """If this fails, a kill cannot be measured when the load has more to tell than a pipe takes, and its reader is busy just then."""
+    with running("node", node_command("single", "memory", None, []), choose_cores().server, tmp_path) as server:
+        command = [sys.executable, "-m", "benchmarks.steady", f"--nodes=127.0.0.1:{server.port}", "--users=4", "--rate=3000"]
+        with subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as load:
+            assert load.stdin is not None
+            assert load.stdout is not None
+            began = json.loads(load.stdout.readline())["began"]
+            fcntl.fcntl(load.stdout, fcntl.F_SETPIPE_SZ, 4096)
+            while time.monotonic() < began + 0.5:
+                time.sleep(0.01)
+            load.stdin.write(b"stop\n")
+            load.stdin.flush()
+            while int.from_bytes(fcntl.ioctl(load.stdout, termios.FIONREAD, bytes(4)), sys.byteorder) < 4096:
+                assert load.poll() is None
+                time.sleep(0.01)
+            told = json.loads(load.stdout.read())
+        assert load.returncode == 0
+    assert len(told["messages"]) >= 1000
+    assert told["accepted"] == len(told["messages"])
