@@ -55,6 +55,8 @@ examples:
       does it work? figures of no weight
   python -m benchmarks schemes --out figures
       everything, in a quarter of an hour: a table, figures/results.json, and pictures
+  python -m benchmarks schemes --out figures --resume
+      goes on from there, after an interrupt
   python -m benchmarks schemes --schemes broadcast,mesh --nodes 2,4,8,16 --locality 0
       two of them, further up
   python -m benchmarks schemes --draw figures
@@ -75,6 +77,8 @@ SCHEMES = {
     "redis": Scheme("routed", "mesh", REDIS_TABLE),
 }
 
+#: What an earlier run must have been given too, to be gone on with.
+SETTINGS = ("users", "window", "rate", "payload", "seconds")
 FULL: dict[str, Any] = {"nodes": [1, 2, 4, 8], "users": 100, "locality": [0.0, 0.5, 0.9], "seconds": 3.0, "warmup": 1.0}
 QUICK: dict[str, Any] = {"nodes": [1, 2], "users": 10, "locality": [0.0], "seconds": 0.4, "warmup": 0.1}
 #: Of the runs in which something is killed.
@@ -99,6 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-kills", dest="kills", action="store_false", help="kill nothing")
     add("--data", type=folder, default=TEMPORARY, metavar="DIR", help=f"where stores have their files for a while [default: {TEMPORARY}]")
     add("--out", type=Path, default=Path("schemes"), metavar="DIR", help=f"where {RESULTS} and the pictures go [default: schemes]")
+    add("--resume", action="store_true", help=f"go on from DIR/{RESULTS}: measure what it lacks, or has failed")
     add("--draw", type=folder, metavar="DIR", help=f"measure nothing: draw the pictures of DIR/{RESULTS} again")
     add(
         "--page",
@@ -134,6 +139,8 @@ def run(options: argparse.Namespace) -> int:
         interrupted = Comparison(options, chosen).measure()
     except UnfitError as error:
         parser.error(str(error).replace("choose a window", "choose a --window"))
+    except ResumeError as error:
+        parser.error(str(error))
     results = json.loads((options.out / RESULTS).read_text())
     status = _show(results, options.out, as_json=options.json)
     if interrupted:
@@ -191,6 +198,10 @@ def _tell_faults(results: Figures) -> int:
     return 1 if faults else 0
 
 
+class ResumeError(Exception):
+    """An earlier run cannot be gone on with; the text is one line that says what to do."""
+
+
 class Comparison:
     """One run of this command.
 
@@ -215,10 +226,31 @@ class Comparison:
             "server_cores": len(self._cores.servers),
             "store": STORE,
             "file_system": file_system(options.data),
-            **{name: getattr(options, name) for name in ("users", "window", "rate", "payload", "seconds")},
+            **{name: getattr(options, name) for name in SETTINGS},
             "rows": [],
             "kills": [],
         }
+        if options.resume:
+            self._resume()
+
+    def _resume(self) -> None:
+        """Takes what an earlier run has measured.
+
+        Raises:
+            ResumeError: there is nothing, or it was measured otherwise.
+        """
+        path = self._options.out / RESULTS
+        try:
+            kept: Figures = json.loads(path.read_text())
+            here = {name: self._results[name] for name in (*SETTINGS, "store", "machine", "python")}
+            for name, value in here.items():
+                if kept[name] != value:
+                    raise ResumeError(f"{path} is of a run with {name} {kept[name]}, not {value}: leave --resume out, or say the same")
+            for kind in ("rows", "kills"):
+                kept[kind] = [row for row in kept[kind] if not row.get("failed")]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise ResumeError(f"{path} has no results ({error}): leave --resume out") from None
+        self._results = kept
 
     def measure(self) -> bool:
         """Measures all, and writes each result as soon as it is there; True if somebody has interrupted that.
@@ -234,7 +266,7 @@ class Comparison:
                     self._put("rows", self._described(row), self._row, row)
                 for kill in self._kills:
                     step(f"killing: {kill}")
-                    self._put("kills", {"name": f"{kill} is killed", "scheme": str(kill.scheme), "part": kill.part}, self._kill, kill)
+                    self._put("kills", _described_kill(kill), self._kill, kill)
                 step("")
             except KeyboardInterrupt:
                 return True
@@ -251,14 +283,19 @@ class Comparison:
         }
 
     def _put(self, kind: str, described: Figures, take: Callable[[Any, Path], Figures], what: object) -> None:
-        """Measures something, and writes it down; what fails is written down too, and the next goes on."""
+        """Measures something, unless it was, and writes it down; what fails is written down too, and the next goes on."""
+        found = self._results[kind]
+        if any(row["name"] == described["name"] for row in found):
+            return
         try:
             with tempfile.TemporaryDirectory(prefix="twisted_im-benchmarks-", dir=self._options.data) as folder:
                 figures = take(what, Path(folder))
         except FAILURES as error:
             say(f"{described['name']}: {error}")
             figures = {"faults": [str(error).partition("\n")[0]], "failed": True}
-        self._results[kind].append({**described, **figures})
+        found.append({**described, **figures})
+        order = [str(row) for row in self._rows] + [_described_kill(kill)["name"] for kill in self._kills]
+        found.sort(key=lambda row: order.index(row["name"]) if row["name"] in order else len(order))
         self._write()
 
     def _write(self) -> None:
@@ -278,6 +315,10 @@ class Comparison:
     def _kill(self, kill: Kill, folder: Path) -> Figures:
         times = QUICK_TIMES if self._options.quick else FULL_TIMES
         return {**recover(kill, self._cores, folder, times), "down_s": times.down, "nodes": kill.nodes}
+
+
+def _described_kill(kill: Kill) -> Figures:
+    return {"name": f"{kill} is killed", "scheme": str(kill.scheme), "part": kill.part}
 
 
 @contextmanager

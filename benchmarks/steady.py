@@ -21,8 +21,10 @@ from typing import Any
 from twisted.internet import reactor as global_reactor
 from twisted.internet import stdio
 from twisted.internet.defer import gatherResults
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.task import LoopingCall
 from twisted.protocols.basic import LineReceiver
+from zope.interface import implementer
 
 from benchmarks.load_loop import seats
 from twisted_im.client.client import Client
@@ -34,6 +36,7 @@ reactor: Any = global_reactor  # it has no static type
 TICK = 0.005  #: seconds between two looks at the timetable
 
 
+@implementer(IHalfCloseableProtocol)
 class Steady(LineReceiver):
     """The load.
 
@@ -45,6 +48,7 @@ class Steady(LineReceiver):
     """
 
     delimiter = b"\n"
+    transport: Any  #: both halves of standard input and output
 
     def __init__(self, nodes: list[str], users: int, rate: float, patience: float) -> None:
         self._rate = rate
@@ -117,8 +121,17 @@ class Steady(LineReceiver):
         """A line of the output. (A `print` of more than a pipe takes would fail: Twisted has it never wait.)"""
         self.sendLine(json.dumps(what).encode())
 
+    def readConnectionLost(self) -> None:
+        """No line will come any more. If none has come, whoever started this has gone."""
+        if not self._end:
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Nobody listens."""
+        self.transport.loseConnection()
+
     def connectionLost(self, reason: object = None) -> None:
-        """All is told, or whoever started this has gone."""
+        """All is told, or nobody wants to know."""
         if reactor.running:
             reactor.stop()
 

@@ -78,7 +78,7 @@ def test_a_long_tale_is_told_whole(tmp_path: Path) -> None:
             while time.monotonic() < began + 0.5:
                 time.sleep(0.01)
             load.stdin.write(b"stop\n")
-            load.stdin.flush()
+            load.stdin.close()
             while int.from_bytes(fcntl.ioctl(load.stdout, termios.FIONREAD, bytes(4)), sys.byteorder) < 4096:
                 assert load.poll() is None
                 time.sleep(0.01)

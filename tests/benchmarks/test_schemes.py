@@ -61,7 +61,7 @@ def test_short_run(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_keeps_what_was_measured(tmp_path: Path) -> None:
-    """If this fails, who stops a long run has waited for nothing, or processes go on without him."""
+    """If this fails, who stops a long run has waited for nothing, processes go on without him, or he must begin anew."""
     data = tmp_path / "data"
     data.mkdir()
     run = bench(*SHORT, "--no-kills", f"--out={tmp_path}", f"--data={data}", "--nodes=1,2,3,4")
@@ -75,15 +75,26 @@ def test_an_interrupt_keeps_what_was_measured(tmp_path: Path) -> None:
     assert run.returncode == 130
     assert "interrupted" in told
     assert "Traceback" not in told
-    assert measured(tmp_path)
+    before = measured(tmp_path)
+    assert before
     assert list(data.iterdir()) == []
+    other = bench(*SHORT, "--no-kills", f"--out={tmp_path}", f"--data={data}", "--resume", "--payload=7")
+    _, told = other.communicate(timeout=60)
+    assert (other.returncode, len(told.splitlines())) == (2, 1)
+    assert "of a run with payload 100, not 7" in told
+    run = bench(*SHORT, "--no-kills", f"--out={tmp_path}", f"--data={data}", "--nodes=1,2", "--resume")
+    _, told = run.communicate(timeout=120)
+    assert run.returncode == 0, told
+    found = measured(tmp_path)
+    assert all(row in found for row in before), "what was measured is measured again, or gone"
+    assert {2} <= {row["nodes"] for row in found}
 
 
-def measured(folder: Path) -> list[object]:
+def measured(folder: Path) -> list[dict[str, object]]:
     """The rows that are written down."""
     results = folder / RESULTS
     text = results.read_text() if results.exists() else ""
-    found: list[object] = json.loads(text)["rows"] if text else []
+    found: list[dict[str, object]] = json.loads(text)["rows"] if text else []
     return found
 
 
