@@ -24,7 +24,7 @@ COMMANDS = {
 #: What `all` runs, in this order: name → the words for it; more that keep it short enough in full; and more for --quick. "{out}" is where
 #: results go.
 PARTS: dict[str, tuple[list[str], list[str], list[str]]] = {
-    "schemes": (["schemes", "--out={out}/schemes"], ["--seconds=2"], ["--quick", "--no-kills"]),
+    "schemes": (["schemes", "--out={out}/schemes"], ["--seconds=2"], ["--quick", "--no-kills", "--nodes=2"]),
     "capacity": (["capacity", "--check", "--repeat=1", "--out={out}/capacity"], [], ["--quick"]),
     "budget": (["budget", "--out={out}/budget"], [], ["--quick"]),
     "peers": (["peers", "--repeat=1", "--json={out}/peers.json"], ["--seconds=3"], ["--quick"]),
