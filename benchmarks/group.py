@@ -1,9 +1,9 @@
 """`python -m benchmarks group`: what it costs to deliver a message to everybody in a large group.
 
 Strategy: a group is made as an application makes one, in the store (`IStore.create_group`), before a node opens it. All its members are a
-crowd (`benchmarks.crowd`): some of them write, and everybody reads, sees whether a message is missing, acknowledges what has come, and
-confirms it as the client library does, with one receipt for all since the last. Messages in flight are those that not everybody has, by the
-sum of all deliveries, so that the group is never asked for more than it takes.
+crowd (`benchmarks.crowd`): some of them write, and everybody reads, sees whether a message comes twice or too late, acknowledges what has
+come, and confirms it as the client library does, with one receipt for all since the last. That none is missing is seen by the sum. Messages
+in flight are those that not everybody has, by the same sum, so that the group is never asked for more than it takes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ The server runs on one core and the members on another. A delivery is a message 
 STORE = "sqlite"
 LOGINS = 64  #: under way at once
 PATIENCE = 30.0  #: seconds without a delivery after which what is missing is given up
-MOST_IN_FLIGHT = 32  #: half the notifies that a node sends unacknowledged, so that nobody falls behind
+MOST_IN_FLIGHT = 32  #: half the notifies that a node sends unacknowledged: so soon nobody falls behind
 ACKNOWLEDGE = 16  #: notifies that a member takes before it says so
 KEPT = 1024  #: messages whose time of sending is kept
 
@@ -249,11 +249,11 @@ def measure(options: argparse.Namespace) -> Figures:
                 cpu, own = cpu_seconds(server.pid) - cpu, time.process_time() - own
                 seconds, delivered, accepted = time.monotonic() - began, group.delivered - before, group.accepted - accepted
                 group.measuring = False
-                whole = group.drain()
+                complete = group.drain()
             finally:
                 group.close()
     faults = group.faults[:3]
-    if not whole:
+    if not complete:
         wanted = group.sent * (options.members - 1)
         faults.append(f"{group.sent} messages were sent, and of {wanted} deliveries {group.delivered} have come")
     delays = sorted(group.delays)

@@ -242,7 +242,7 @@ class Comparison:
         path = self._options.out / RESULTS
         try:
             kept: Figures = json.loads(path.read_text())
-            here = {name: self._results[name] for name in (*SETTINGS, "store", "machine", "python")}
+            here = {name: self._results[name] for name in (*SETTINGS, "store", "file_system", "machine", "server_cores", "python")}
             for name, value in here.items():
                 if kept[name] != value:
                     raise ResumeError(f"{path} is of a run with {name} {kept[name]}, not {value}: leave --resume out, or say the same")

@@ -2,8 +2,8 @@
 
 Strategy: a context manager owns each process, so whatever ends a run — its end, a fault, Ctrl-C — also ends the process. A server is
 ready when its log says that it listens; nothing sleeps and hopes. Children stand in a session of their own, so that a Ctrl-C in the
-terminal reaches only the program that then stops them in order. It waits while one is being started (`unbroken`), for until its owner knows
-of it nobody would end it.
+terminal reaches only the program that then stops them in order. `running` has it wait while one is being started (`unbroken`), for until
+its owner knows of it nobody would end it.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def unbroken() -> Iterator[None]:
     Only for what is short: the start of a process, between which and the `try` that ends it no interrupt may come, or its end.
     """
     came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    now = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: action for number, action in now.items() if action is not signal.SIG_IGN}
     try:
         for number in before:
             signal.signal(number, lambda number, _: came.append(number))
@@ -112,8 +113,8 @@ def unbroken() -> Iterator[None]:
     finally:
         for number, action in before.items():
             signal.signal(number, action)
-    if came:
-        raise KeyboardInterrupt
+        if came:
+            raise KeyboardInterrupt
 
 
 @dataclass

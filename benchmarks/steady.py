@@ -128,7 +128,7 @@ class Steady(LineReceiver):
 
     def writeConnectionLost(self) -> None:
         """Nobody listens."""
-        self.transport.loseConnection()
+        self.connectionLost()
 
     def connectionLost(self, reason: object = None) -> None:
         """All is told, or nobody wants to know."""

@@ -6,6 +6,7 @@ a connection — a farewell, a broken record — is read the same way.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from itertools import pairwise
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import PrivateCertificate, optionsForClientTLS
@@ -24,6 +26,8 @@ from twisted.python.failure import Failure
 
 from tests.running import Authority
 from twisted_im.cork import RecordTLS, over_tls
+
+LOOKS_RIGHT = re.compile(b"(?=\x17....)", re.DOTALL)  #: as far as the type goes
 
 
 class Reader(Protocol):
@@ -143,3 +147,25 @@ def test_a_broken_record_ends_it(contexts: tuple[Any, Any]) -> None:
     pair.server.connectionLost(Failure(ConnectionLost()))
     assert pair.reader.got == b"first"
     assert pair.reader.ended is not None
+    assert pair.reader.ended.check(SSL.Error), "nobody is told that it was broken, and not lost"
+
+
+def test_a_read_that_only_looks_like_a_record(contexts: tuple[Any, Any]) -> None:
+    """If this fails, somebody's messages come late, and ever later, from the one read on that begins with what might be a header."""
+    pair = Pair(contexts)
+    for _ in range(30_000):  # one in a thousand has such a place
+        pair.client.write(bytes(16_000))
+        sealed = pair.take(pair.client)
+        cuts = [found.start() for found in LOOKS_RIGHT.finditer(sealed, 1)]
+        cut = next((cut for cut in cuts if int.from_bytes(sealed[cut + 3 : cut + 5], "big") == len(sealed) - cut - 5), 0)
+        if cut:
+            break
+        pair.server.dataReceived(sealed)
+        pair.reader.got = b""
+    else:
+        pytest.fail("there was no such place")
+    pair.server.dataReceived(sealed[:cut])
+    pair.server.dataReceived(sealed[cut:])
+    pair.client.write(b"ping")
+    pair.pass_on(pair.client, pair.server)
+    assert pair.reader.got == bytes(16_000) + b"ping"

@@ -426,25 +426,41 @@ class RecordTLS(TLSMemoryBIOProtocol):
     """TLS that knows a whole record when it sees one.
 
     Twisted asks OpenSSL for more until it hears that there is nothing, and then whether there is something to send: two exceptions for each
-    read. One record of application data has no second part and asks for no answer, so one question is enough. Everything else is Twisted's.
+    read. A read that is one record of application data, after a read that ended with a record, leaves nothing to be asked for, so one
+    question is enough. Everything else is Twisted's.
     """
 
     _established = False
+    _missing = 0  #: bytes of the last record that are still to come
+    _piece = b""  #: the beginning of a record's header, if that was cut
 
     def dataReceived(self, data: bytes) -> None:
-        whole = len(data) > _RECORD.size and _RECORD.unpack_from(data) == (_APPLICATION_DATA, len(data) - _RECORD.size)
-        if not whole or not self._established:
+        size = len(data)
+        begins = self._established and not self._missing and not self._piece
+        if not begins or size <= _RECORD.size or _RECORD.unpack_from(data) != (_APPLICATION_DATA, size - _RECORD.size):
+            self._follow(data)
             super().dataReceived(data)
             self._established = self._established or self.getHandle().get_peer_finished() is not None
             return
         tls = self.getHandle()
         tls.bio_write(data)
         try:
-            received = tls.recv(len(data))
-        except SSL.Error:  # something else is inside, or it is no good: Twisted asks once more, and does what is to be done
+            received = tls.recv(size)
+        except (SSL.WantReadError, SSL.ZeroReturnError):  # no data inside, or a farewell: Twisted asks again, and hears the same
             self._flushReceiveBIO()
+        except SSL.Error:  # as Twisted has it; to ask again would give another answer
+            if not self._lostTLSConnection:
+                self._tlsShutdownFinished(Failure())
         else:
             self.wrappedProtocol.dataReceived(received)
+
+    def _follow(self, data: bytes) -> None:
+        """Where this read ends: with a record, or within one."""
+        data = self._piece + data
+        at, end = self._missing, len(data)
+        while at + _RECORD.size <= end:
+            at += _RECORD.size + _RECORD.unpack_from(data, at)[1]
+        self._missing, self._piece = max(at - end, 0), data[at:]
 
 
 def over_tls(creator: Any, factory: Any) -> TLSMemoryBIOFactory:

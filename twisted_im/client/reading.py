@@ -106,6 +106,7 @@ class Reader:
         """From what is kept; everything else about the log is unknown."""
         self.inbox = Inbox(self._kept.device, self._kept.cursors, catch_up=self._catch_up, page=200)
         self._position = self._kept.position
+        self._heads: dict[int, int] = {}  # what the sync under way has listed so far: conversation → newest seq
         self._adopt: tuple[int, dict[int, int]] | None = None
         self._skipped: set[int] = set()  # conversations of which some rows were not seen, in this login or since what waits first left
         self._fresh: dict[int, int] = {}  # shown, and not yet saved: conversation → seq of its last visible row
@@ -198,16 +199,17 @@ class Reader:
 
     # ---- sync
 
-    def _sync(self, after: int = 0, position: int = 0, heads: dict[int, int] | None = None) -> None:
+    def _sync(self, after: int = 0, position: int = 0) -> None:
         """Asks for one page; the first page's position counts for all."""
         assert self._session is not None
         self._syncing = True
         if not after:
+            self._heads = {}
             self._sync_wanted = False  # a later page says nothing of the conversations before it: what came meanwhile needs a new sync
         values = {"since": self._position, "after": after, "limit": 0, "scope": SyncScope.CHANGED}
-        self._session.ask(Command.SYNC, values, partial(self._synced, self._session, position, heads if heads is not None else {}))
+        self._session.ask(Command.SYNC, values, partial(self._synced, self._session, position))
 
-    def _synced(self, session: Session, position: int, heads: dict[int, int], page: Any) -> None:
+    def _synced(self, session: Session, position: int, page: Any) -> None:
         if session is not self._session:
             return
         if isinstance(page, ImError):
@@ -215,7 +217,7 @@ class Reader:
             return
         try:
             for row in page.conversations:
-                heads[row.conversation] = row.head
+                self._heads[row.conversation] = row.head
                 cursor = self._kept.cursors.setdefault(row.conversation, min(row.cursor, row.head))
                 recalled = self._recalled.pop(row.conversation, 0)
                 key = row.conversation, ReceiptType.DELIVERED
@@ -235,12 +237,12 @@ class Reader:
             return
         position = position or page.position
         if page.more and page.conversations:
-            self._sync(page.conversations[-1].conversation, position, heads)
+            self._sync(page.conversations[-1].conversation, position)
             return
         self._syncing = False
         self._position = position
         waiting = self._adopt[1] if self._adopt is not None else {}  # listed by earlier syncs, which later ones do not repeat
-        self._adopt = position, {**waiting, **heads}
+        self._adopt = position, {**waiting, **self._heads}
         self._queued(self.inbox.sync_ended())
         self._dirty = True
         self._book()
@@ -280,8 +282,8 @@ class Reader:
                 log.warn("conversation {conversation} cannot be read: {reason}", conversation=pull.conversation, reason=str(values))
                 self._skipped.add(pull.conversation)
                 gone = values.code is Status.NO_SUCH
-                if gone and self._adopt is not None:
-                    self._adopt[1].pop(pull.conversation, None)  # it would never be shown; who comes back is told of it anew
+                if gone:
+                    self._forget(pull.conversation)
                 self.inbox.unanswered(pull.conversation, gone=gone)
             return
         for row in values.messages:
@@ -296,6 +298,13 @@ class Reader:
         )
         if values.floor >= pull.first or self.inbox.shown(pull.conversation) < pull.first:
             self._skipped.add(pull.conversation)
+
+    def _forget(self, conversation: int) -> None:
+        """It may not be read any more: no position waits until it has been shown. Whoever comes back into it is told of it anew."""
+        self._heads.pop(conversation, None)
+        if self._adopt is not None and self._adopt[1].pop(conversation, None) is not None:
+            self._dirty = True  # the position may be kept now
+            self._book()
 
     # ---- to the application
 

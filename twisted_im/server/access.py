@@ -129,7 +129,7 @@ class Access:
         ended = self._ended_already(user, wanted.device, opened.number)
         if ended is not None:
             raise ImError(ended)
-        node.known[user] = user
+        user = node.known.setdefault(user, user)
         session = Session(pump, wanted.tenant, wanted.uid, wanted.device, wanted.label, opened.number)
         session.user = user
         session.asked = asked

@@ -366,7 +366,7 @@ class Node:
             if not (yield answer(self.authenticator.knows, tenant.decode(), uid_of(user).decode())):
                 return False
             yield self.store.accounts([user], True)
-        self.known[user] = user
+        self.known.setdefault(user, user)
         return True
 
     def one_key(self, user: bytes) -> bytes:
